@@ -1,0 +1,58 @@
+"""Installation. The core is small; what a task, a format or a GPU needs beyond it is an extra.
+
+torch has no pin here: an NGC image brings its own build. `.ci/constraints.txt` pins what `make quickstart` and
+`make test` install.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    "gpu": ["transformer-engine[pytorch]"],
+    "hub": ["huggingface_hub", "pyarrow"],
+    "english": ["py3langid"],
+    "hf": ["transformers"],
+    "quickstart": ["gguf", "transformers[serving]"],  # and the data wheels of .ci/make_venv.sh
+    "test": [
+        "hypothesis",
+        "mypy",
+        "py3langid",
+        "pyarrow",
+        "pytest",
+        "ruff",
+        "types-PyYAML",
+        "types-tqdm",
+    ],
+}
+
+setup(
+    name="agentlm-megatron",
+    version="0.1.0",
+    description="AgentTuning (Zeng et al., 2023) on Megatron-core: data, training, conversion, evaluation",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10",
+    packages=find_packages(include=["megatron_agent*", "data_prep*", "checkpoints_convert*", "launch*"]),
+    package_data={
+        "launch": ["configs/*.yaml", "*.sbatch", "*.sh"],
+        "megatron_agent.quickstart": ["*.json"],
+    },
+    install_requires=[
+        "jsonargparse[signatures]",
+        "matplotlib",
+        "megatron-core>=0.16,<0.17",  # 0.17 and later need Python 3.12 and drop the stacked checkpoint layout
+        "numpy",
+        "openai",
+        "psutil",  # megatron-core's distributed checkpoints import it without declaring it
+        "pyyaml",
+        "rich",
+        "safetensors",
+        "sentencepiece",
+        "tensorboard",
+        "tokenizers",
+        "torch>=2.6",
+        "tqdm",
+    ],
+    extras_require=EXTRAS,
+)

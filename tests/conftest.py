@@ -1,0 +1,29 @@
+"""Fixtures every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real input files (AGENTLM_SHARED_DATA, default ../shared/data); skips when it is absent."""
+    folder = Path(os.environ.get("AGENTLM_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real test data not found at {folder}; set AGENTLM_SHARED_DATA to the folder that holds it")
+    return folder
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything is installed (AGENTLM_REQUIRE_ALL=1, set by .ci/run), a skipped test is a failure."""
+    if os.environ.get("AGENTLM_REQUIRE_ALL") != "1":
+        return
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    skipped = [report for report in reporter.stats.get("skipped", []) if "tests/gpu/" not in report.nodeid]
+    if skipped and session.exitstatus == pytest.ExitCode.OK:
+        names = ", ".join(report.nodeid for report in skipped)
+        reporter.write_line(f"AGENTLM_REQUIRE_ALL=1, but {len(skipped)} tests were skipped: {names}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
