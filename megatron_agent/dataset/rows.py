@@ -1,0 +1,150 @@
+"""Packed rows: what the training loop reads."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from megatron_agent.dataset.config import DataConfig
+from megatron_agent.dataset.draws import DrawSource, split_documents
+from megatron_agent.dataset.indexed import ConversationDataset
+from megatron_agent.dataset.packing import best_fit
+from megatron_agent.dataset.plan import cached_plan
+from megatron_agent.dataset.summary import summarize
+from megatron_agent.errors import UserError
+
+PADDING_ID = 0  # attended to by nothing but other padding, never trained
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """One row of `s` tokens holding whole conversations, one after the other, then padding.
+
+    `cu_seqlens` `[n + 1]` are the borders of its `n` segments, from 0 to `s`; padding, where there is any, is the
+    last segment. Attention must not cross a border. Labels are already shifted, inside each conversation:
+    `labels[j] = tokens[j + 1]` and `loss_mask[j] = 1` where token `j + 1` is trained; the last token of a
+    conversation predicts nothing.
+    """
+
+    tokens: IntArray
+    labels: IntArray
+    loss_mask: npt.NDArray[np.float32]
+    position_ids: IntArray
+    cu_seqlens: npt.NDArray[np.int32]
+    segment_sources: IntArray
+    """`[n]`: index into `PackedRows.source_names`, -1 for padding."""
+
+
+class PackedRows:
+    """The rows of a training run: `row(i)` is a pure function of (data files, configuration, i).
+
+    Opening checks the configuration, the data files, that all sources were built with one tokenizer and template,
+    and that every conversation fits into a row; it then makes or loads the plan. Raises :class:`UserError`.
+    """
+
+    def __init__(self, config: DataConfig, num_rows: int) -> None:
+        config.check()
+        if num_rows < 1:
+            raise UserError(f"at least one row is needed, got {num_rows} (train_iters * global_batch_size)")
+        self.config = config
+        self.num_rows = num_rows
+        self.source_names = [source.name for source in config.sources()]
+        self.datasets = [ConversationDataset(s.prefix, config.verify, s.name) for s in config.sources()]
+        _check_agreement(self.datasets)
+        _check_lengths(self.datasets, config.seq_length)
+        self.vocab_size = self.datasets[0].manifest.vocab_size
+        self.tokenizer_sha256 = self.datasets[0].manifest.tokenizer_sha256
+        self.template = self.datasets[0].manifest.template
+        self.draw_sources: list[DrawSource] = []
+        self.validation_documents: dict[str, IntArray] = {}
+        groups = ["agent"] * len(config.agent) + ["general"] * len(config.general)
+        for group, source, dataset in zip(groups, config.sources(), self.datasets, strict=True):
+            training, held_out = split_documents(len(dataset), config.validation_fraction, config.seed, source.name)
+            self.draw_sources.append(DrawSource(source.name, group, source.weight, training))
+            self.validation_documents[source.name] = held_out
+        self.plan = cached_plan(config, self.draw_sources, self.datasets, num_rows)
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def row(self, i: int) -> PackedRow:
+        """Return training row `i`."""
+        if not 0 <= i < self.num_rows:
+            raise UserError(f"row {i} asked for, the plan has rows 0 to {self.num_rows - 1:,}")
+        return self._build(*self.plan.row(i))
+
+    def validation_rows(self, source_name: str) -> list[PackedRow]:
+        """Return all held-out conversations of a source, packed; none of them is ever in a training row."""
+        if source_name not in self.validation_documents:
+            raise UserError(f"no source {source_name!r}, expected one of {', '.join(self.source_names)}")
+        number = self.source_names.index(source_name)
+        documents = self.validation_documents[source_name]
+        packed = best_fit(self.datasets[number].lengths[documents].tolist(), self.config.seq_length)
+        return [self._build(np.full(len(items), number), documents[items]) for items in packed]
+
+    def summary(self) -> dict:
+        """Return realised shares, passes and packing figures, ready for JSON (see `summary.summarize`)."""
+        return summarize(
+            self.plan,
+            self.draw_sources,
+            [dataset.lengths for dataset in self.datasets],
+            [dataset.trained_lengths for dataset in self.datasets],
+            self.validation_documents,
+            self.config.eta,
+            self.config.seq_length,
+        )
+
+    def _build(self, sources: IntArray, documents: IntArray) -> PackedRow:
+        pieces = [self.datasets[s].document(d) for s, d in zip(sources.tolist(), documents.tolist(), strict=True)]
+        return build_row(pieces, sources, self.config.seq_length)
+
+
+def build_row(pieces: list[tuple[IntArray, npt.NDArray[np.bool_]]], sources: IntArray, seq_length: int) -> PackedRow:
+    """Lay conversations `(ids, trained)` out in one row of `seq_length` tokens."""
+    lengths = [len(ids) for ids, _ in pieces]
+    padding = seq_length - sum(lengths)
+    if padding < 0:
+        raise ValueError(f"conversations of {sum(lengths)} tokens do not fit into a row of {seq_length}")
+    tokens = np.full(seq_length, PADDING_ID, dtype=np.int64)
+    tokens[: seq_length - padding] = np.concatenate([ids for ids, _ in pieces])
+    trained = np.zeros(seq_length, dtype=np.float32)
+    trained[: seq_length - padding] = np.concatenate([flags for _, flags in pieces])
+    if padding:
+        lengths.append(padding)
+        sources = np.append(sources, -1)
+    borders = np.concatenate([[0], np.cumsum(lengths)])
+    labels = np.full(seq_length, PADDING_ID, dtype=np.int64)
+    labels[:-1] = tokens[1:]
+    loss_mask = np.zeros(seq_length, dtype=np.float32)
+    loss_mask[:-1] = trained[1:]
+    labels[borders[1:] - 1] = PADDING_ID  # the next token there belongs to another conversation
+    loss_mask[borders[1:] - 1] = 0.0
+    position_ids = np.arange(seq_length) - np.repeat(borders[:-1], lengths)
+    return PackedRow(tokens, labels, loss_mask, position_ids, borders.astype(np.int32), sources.astype(np.int64))
+
+
+def _check_agreement(datasets: list[ConversationDataset]) -> None:
+    first = datasets[0]
+    for other in datasets[1:]:
+        for name in ("tokenizer_sha256", "vocab_size", "template"):
+            ours, theirs = getattr(first.manifest, name), getattr(other.manifest, name)
+            if ours != theirs:
+                raise UserError(
+                    f"sources {first.name!r} ({first.prefix}) and {other.name!r} ({other.prefix}) were built with "
+                    f"different {name}: {ours!r} ({first.manifest.tokenizer_name}) and {theirs!r} "
+                    f"({other.manifest.tokenizer_name}); build both with the same --tokenizer and --template"
+                )
+
+
+def _check_lengths(datasets: list[ConversationDataset], seq_length: int) -> None:
+    for dataset in datasets:
+        too_long = np.flatnonzero(dataset.lengths > seq_length)
+        if len(too_long):
+            raise UserError(
+                f"source {dataset.name!r} ({dataset.prefix}): conversation {too_long[0]} has "
+                f"{dataset.lengths[too_long[0]]:,} tokens and {len(too_long):,} of {len(dataset):,} do not fit into "
+                f"data.seq_length {seq_length:,}; build the set with `build_indexed_dataset --seq-length "
+                f"{seq_length}`, or raise data.seq_length"
+            )

@@ -1,0 +1,99 @@
+"""The mixture command: its output, its refusals, and a --help that answers at once."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from megatron_agent.dataset.mixture import load_config, main
+from megatron_agent.errors import UserError
+
+
+@pytest.fixture
+def content(make_dataset: Callable[..., str]) -> dict:
+    return {
+        "model": {"hidden_size": 64},
+        "training": {"train_iters": 20, "global_batch_size": 8, "lr": 1e-4},
+        "data": {
+            "agent": [{"name": "agent", "prefix": make_dataset("agent", 40)}],
+            "general": [{"name": "general", "prefix": make_dataset("general", 100)}],
+            "eta": 0.2,
+            "seq_length": 128,
+        },
+    }
+
+
+def write(path: Path, content: object) -> str:
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def test_json_and_eta(content: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write(tmp_path / "c.yaml", content)
+    main(["--config", config, "--json"])
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["rows"], summary["eta"], summary["seq_length"]) == (160, 0.2, 128)
+    assert summary["sources"]["agent"]["conversation_share"] == pytest.approx(0.2, abs=0.08)
+    main(["--config", config, "--json", "--eta", "1"])
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["sources"]["agent"]["conversation_share"] == 1.0
+    assert summary["sources"]["general"]["passes"] == 0.0
+
+
+def test_table_and_plot(content: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "shares.png"
+    main(["--config", write(tmp_path / "c.yaml", content), "--plot", str(picture)])
+    printed = capsys.readouterr().out
+    assert "passes" in printed
+    assert "conversations a row" in printed
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["data"].update(etta=1), "data.etta is not a known key"),
+        (lambda c: c["data"].update(eta=1.2), r"data.eta must lie in \[0, 1\], got 1.2"),
+        (lambda c: c.pop("training"), "section `training` is missing"),
+        (lambda c: c["training"].update(train_iters=0), "training.train_iters must be a whole number above 0, got 0"),
+        (lambda c: c["training"].pop("global_batch_size"), "training.global_batch_size must be .* got None"),
+    ],
+)
+def test_bad_configuration(content: dict, tmp_path: Path, change: Callable[[dict], object], message: str) -> None:
+    change(content)
+    with pytest.raises(UserError, match=message):
+        load_config(write(tmp_path / "c.yaml", content))
+
+
+def test_unreadable_configuration(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read the configuration .* No such file"):
+        load_config(tmp_path / "missing.yaml")
+    (tmp_path / "c.yaml").write_text("data: [")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_config(tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text("just text")
+    with pytest.raises(UserError, match="expected sections"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_exit_code(content: dict, tmp_path: Path) -> None:
+    content["data"]["agent"][0]["prefix"] = "nowhere"
+    command = [sys.executable, "-m", "megatron_agent.dataset.mixture", "--config", write(tmp_path / "c.yaml", content)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no indexed dataset at nowhere")
+    assert "Traceback" not in done.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom megatron_agent.dataset.mixture import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    assert not {'torch', 'numpy', 'yaml'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "passes over every source" in done.stdout
