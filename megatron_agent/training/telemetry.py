@@ -1,0 +1,113 @@
+"""What a run tells: metrics.jsonl and validation.jsonl, TensorBoard, a progress line. Used on one rank only."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from megatron_agent.files import atomic_write
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Append one JSON line; a line is written with a single call, so a killed run leaves at most its last one cut."""
+    with open(path, "a", encoding="utf-8") as handle:
+        handle.write(json.dumps(record) + "\n")
+
+
+def drop_lines_after(path: Path, step: int) -> None:
+    """Remove the records of steps after `step` (and a line a kill cut short), which a resumed run writes again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if record["step"] <= step:
+            kept.append(line)
+    with atomic_write(path) as handle:
+        handle.writelines(line + "\n" for line in kept)
+
+
+class Telemetry:
+    """Writers and progress bar of a run, continued from `start_step`."""
+
+    def __init__(self, output_dir: Path, start_step: int, train_iters: int, log_interval: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.metrics_path = output_dir / "metrics.jsonl"
+        self.validation_path = output_dir / "validation.jsonl"
+        for path in (self.metrics_path, self.validation_path):
+            drop_lines_after(path, start_step)
+        self.writer = SummaryWriter(str(output_dir / "tensorboard"), purge_step=start_step + 1)
+        self.log_interval = log_interval
+        self.train_iters = train_iters
+        # In a log file a bar is noise: print lines there.
+        self.bar = tqdm(
+            total=train_iters,
+            initial=start_step,
+            unit="step",
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
+
+    def log_step(self, record: dict[str, Any]) -> None:
+        """Record one optimizer step; `record` holds the fields of metrics.jsonl."""
+        append_line(self.metrics_path, record)
+        step = record["step"]
+        for name, value in record.items():
+            if name != "step" and not isinstance(value, dict):
+                self.writer.add_scalar(f"train/{name}", value, step)
+        for source, value in record["source_loss"].items():
+            self.writer.add_scalar(f"train_loss/{source}", value, step)
+        self.bar.update(1)
+        self.bar.set_postfix_str(f"loss {record['loss']:.4f}, {record['tokens_per_second']:.0f} tokens/s")
+        if self.bar.disable and (step % self.log_interval == 0 or step == self.train_iters):
+            left = (self.train_iters - step) * record["seconds"]
+            print(
+                f"step {step}/{self.train_iters} | loss {record['loss']:.4f} | grad norm {record['grad_norm']:.3f} | "
+                f"lr {record['lr']:.3e} | {record['tokens_per_second']:.0f} tokens/s | {_duration(left)} left",
+                flush=True,
+            )
+
+    def log_validation(self, step: int, losses: dict[str, Any]) -> None:
+        """Record losses per source on the held-out conversations."""
+        append_line(self.validation_path, {"step": step, "loss": losses})
+        for source, value in losses.items():
+            self.writer.add_scalar(f"validation_loss/{source}", value, step)
+        self.message(
+            f"step {step} held-out loss: " + ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        )
+
+    def message(self, text: str) -> None:
+        """Print a line without tearing the progress bar."""
+        self.bar.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Flush and close the writers."""
+        self.bar.close()
+        self.writer.close()
+
+
+def print_derived(pairs: list[tuple[str, str]]) -> None:
+    """Print every number the configuration implies, aligned, before the first step."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        print(f"  {name:<{width}}  {value}")
+    sys.stdout.flush()
+
+
+def is_main_rank() -> bool:
+    """True on the rank that prints and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _duration(seconds: float) -> str:
+    minutes, second = divmod(int(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}"
