@@ -22,7 +22,7 @@ if ! "$PYTHON" -c 'import ensurepip' 2>/dev/null; then
   fi
 fi
 
-[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+[ -x "$VENV/bin/pip" ] || "$PYTHON" -m venv --clear "$VENV"  # a venv cut short has no pip
 echo "installing into $VENV (torch and Megatron-core: a few minutes on a first run)"
 "$VENV/bin/pip" install --progress-bar on -q -c .ci/constraints.txt -e '.[quickstart,test]'
 

@@ -101,6 +101,7 @@ def megatron_logits(folder: Path, config: LlamaConfig, ids: "torch.Tensor") -> "
     from megatron_agent.model.checkpoint_tensors import load_model_weights
 
     settings = transformer_config(config, parallel, params_dtype=torch.float32, perform_initialization=False)
+    torch.set_float32_matmul_precision("highest")  # NGC images default to TF32, which differs by more than TOLERANCE
     model = build_gpt_model(config, settings)
     load_model_weights(model, folder)
     model.eval()

@@ -11,5 +11,10 @@ for _message in (
 ):
     warnings.filterwarnings("ignore", message=_message)
 # Calls inside megatron-core 0.16.1 that newer torch versions want spelled differently.
-for _message in ("`torch.distributed", "The .grad attribute of a Tensor that is not a leaf"):
+for _message in (
+    "`torch.distributed",
+    "`load_state_dict` is deprecated",
+    "Please use DTensor instead",
+    "The .grad attribute of a Tensor that is not a leaf",
+):
     warnings.filterwarnings("ignore", message=_message)

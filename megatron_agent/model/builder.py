@@ -56,7 +56,7 @@ def transformer_config(
         "calculate_per_token_loss": calculate_per_token_loss,
         "variable_seq_lengths": False,
         **_recompute_settings(recompute_granularity),
-        **(_cuda_settings() if torch.cuda.is_available() else _cpu_settings()),
+        **(_cuda_settings(layer_spec_name(params_dtype)) if torch.cuda.is_available() else _cpu_settings()),
         **overrides,
     }
     return TransformerConfig(**values)
@@ -80,14 +80,14 @@ def _cpu_settings() -> dict[str, Any]:
     }
 
 
-def _cuda_settings() -> dict[str, Any]:
+def _cuda_settings(spec_name: str) -> dict[str, Any]:
     return {
         "masked_softmax_fusion": False,  # belongs to megatron-core's unfused attention, which is never used here
         "bias_activation_fusion": True,
         "bias_dropout_fusion": True,
         "cross_entropy_loss_fusion": True,
         "cross_entropy_fusion_impl": "native",
-        "apply_rope_fusion": layer_spec_name() == "transformer_engine",
+        "apply_rope_fusion": spec_name == "transformer_engine",
         # Apex's kernel: the output layer is megatron-core's own linear under either spec and needs it.
         "gradient_accumulation_fusion": importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None,
     }
@@ -142,11 +142,11 @@ def build_gpt_model(llama: LlamaConfig, config: TransformerConfig, *, spec_name:
 
     Needs `initialize_model_parallel` before. Logits have `padded_vocab_size(llama.vocab_size)` columns, divided over
     the tensor-parallel ranks; call the model with `runtime_gather_output=True` to see them whole. `spec_name` is
-    "local" or "transformer_engine"; by default what `layer_spec_name()` says.
+    "local" or "transformer_engine"; by default what `layer_spec_name` says.
     """
     model = LlamaModel(
         config=config,
-        transformer_layer_spec=block_spec(config, spec_name or layer_spec_name()),
+        transformer_layer_spec=block_spec(config, spec_name or layer_spec_name(config.params_dtype)),
         vocab_size=padded_vocab_size(llama.vocab_size),
         max_sequence_length=llama.max_position_embeddings,
         pre_process=parallel_state.is_pipeline_first_stage(),

@@ -90,11 +90,30 @@ def latest_checkpoint(root: str | Path) -> Path | None:
     Folders are looked at rather than the tracker, which may lag by one after a kill; interrupted saves (temporary
     names, no manifest) are passed over. Damage inside a complete checkpoint is `verify_checkpoint`'s to report.
     """
+    found = complete_checkpoints(root)
+    return found[-1] if found else None
+
+
+def complete_checkpoints(root: str | Path) -> list[Path]:
+    """Return the complete checkpoint folders of `root` in order of their iteration; other names are not ours."""
     root = Path(root)
     if not root.is_dir():
-        return None
+        return []
     found = [path for path in root.iterdir() if re.fullmatch(r"iter_\d{7,}", path.name) and (path / MANIFEST).is_file()]
-    return max(found, key=lambda path: int(path.name.removeprefix("iter_")), default=None)
+    return sorted(found, key=lambda path: int(path.name.removeprefix("iter_")))
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint; out of sight first, so that an interrupted removal leaves nothing that looks complete."""
+    hidden = folder.with_name(f".{folder.name}.removed.tmp")
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def remove_leftovers(root: str | Path) -> None:
+    """Remove what interrupted saves and removals left below `root`. Only while nobody else writes there."""
+    for path in Path(root).glob(".iter_*.tmp"):
+        shutil.rmtree(path)
 
 
 def resolve_checkpoint(path: str | Path) -> Path:

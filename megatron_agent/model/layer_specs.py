@@ -1,7 +1,5 @@
 """Which modules a transformer layer is made of: Transformer Engine's on GPUs, our own elsewhere."""
 
-import importlib.util
-
 import torch
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
@@ -17,9 +15,14 @@ from megatron_agent.model.attention import SegmentedAttention
 from megatron_agent.model.norm import RMSNorm
 
 
-def layer_spec_name() -> str:
-    """Return `"transformer_engine"` when it is installed and CUDA is there, else `"local"`."""
-    if torch.cuda.is_available() and importlib.util.find_spec("transformer_engine") is not None:
+def layer_spec_name(params_dtype: torch.dtype) -> str:
+    """Return `"transformer_engine"` where it can be used, else `"local"`.
+
+    It needs CUDA, a working installation, and 16-bit weights: its packed attention has no fp32 kernel.
+    """
+    from megatron.core.extensions.transformer_engine import HAVE_TE
+
+    if torch.cuda.is_available() and HAVE_TE and params_dtype != torch.float32:
         return "transformer_engine"
     return "local"
 

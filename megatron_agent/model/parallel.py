@@ -1,11 +1,15 @@
 """Start torch.distributed, megatron-core's process groups and random states, on GPUs or on the CPU alike."""
 
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed
 
 from megatron_agent.model.config import ParallelConfig
+
+# How long ranks wait for one another: one may be writing or hashing tens of GB while the others are at a barrier.
+TIMEOUT_MINUTES = 60
 
 
 def initialize_model_parallel(parallel: ParallelConfig, seed: int) -> None:
@@ -29,6 +33,7 @@ def initialize_model_parallel(parallel: ParallelConfig, seed: int) -> None:
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
+        distributed_timeout_minutes=TIMEOUT_MINUTES,
     )
     seed_model_parallel(seed)
 
@@ -44,7 +49,9 @@ def _join_process_group() -> None:
         # A world of one needs no address; a file-less in-memory store avoids choosing a port.
         torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
     else:
-        torch.distributed.init_process_group(backend, rank=rank, world_size=world_size)
+        torch.distributed.init_process_group(
+            backend, rank=rank, world_size=world_size, timeout=timedelta(minutes=TIMEOUT_MINUTES)
+        )
 
 
 def seed_model_parallel(seed: int, vary_over_data_parallel: bool = False) -> None:

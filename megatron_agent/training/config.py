@@ -5,6 +5,7 @@ where Megatron has one. Nothing here imports torch, so `--help` answers at once.
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -125,8 +126,13 @@ class TrainConfig:
         _check_at_least("checkpoint", checkpoint, 1, "save_interval")
         _check_at_least("checkpoint", checkpoint, 0, "keep_last")
         _check_at_least("optimizer", optimizer, 0, "lr", "min_lr", "weight_decay", "adam_eps", "clip_grad")
-        _check_fraction("training", training, "hidden_dropout", "attention_dropout")
-        _check_fraction("optimizer", optimizer, "lr_warmup_fraction", "lr_decay_fraction", "adam_beta1", "adam_beta2")
+        _check_fraction("training", training, "hidden_dropout", "attention_dropout", one=False)
+        _check_fraction("optimizer", optimizer, "lr_warmup_fraction", "lr_decay_fraction")
+        _check_fraction("optimizer", optimizer, "adam_beta1", "adam_beta2", one=False)
+        if not 0 <= training.seed < 2**32:
+            raise UserError(f"--training.seed must lie in [0, 2**32), got {training.seed}")
+        if Path(training.output_dir).exists() and not Path(training.output_dir).is_dir():
+            raise UserError(f"--training.output_dir must be a folder, {training.output_dir} is a file")
         if optimizer.lr_warmup_fraction > optimizer.lr_decay_fraction:
             raise UserError(
                 f"--optimizer.lr_warmup_fraction ({optimizer.lr_warmup_fraction}) must not exceed "
@@ -147,14 +153,16 @@ class TrainConfig:
 
 def _check_at_least(section: str, values: Any, minimum: int, *names: str) -> None:
     for name in names:
-        if not getattr(values, name) >= minimum:  # also catches NaN
-            raise UserError(f"--{section}.{name} must be at least {minimum}, got {getattr(values, name)}")
+        value = getattr(values, name)
+        if not minimum <= value < math.inf:  # also catches NaN
+            raise UserError(f"--{section}.{name} must be at least {minimum} and finite, got {value}")
 
 
-def _check_fraction(section: str, values: Any, *names: str) -> None:
+def _check_fraction(section: str, values: Any, *names: str, one: bool = True) -> None:
     for name in names:
-        if not 0 <= getattr(values, name) <= 1:
-            raise UserError(f"--{section}.{name} must lie in [0, 1], got {getattr(values, name)}")
+        value = getattr(values, name)
+        if not 0 <= value <= 1 or (value == 1 and not one):
+            raise UserError(f"--{section}.{name} must lie in [0, 1{']' if one else ')'}, got {value}")
 
 
 def parse_config(arguments: Sequence[str] | None = None) -> TrainConfig:
@@ -179,7 +187,7 @@ def parse_config(arguments: Sequence[str] | None = None) -> TrainConfig:
         values = parser.instantiate_classes(namespace)
     except jsonargparse.ArgumentError as error:
         raise UserError(f"configuration: {error.message or error}") from error
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"configuration: {error}") from error
     sections = {section.name: values[section.name] for section in dataclasses.fields(TrainConfig)}
     config = TrainConfig(**sections)

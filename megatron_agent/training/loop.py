@@ -1,5 +1,6 @@
 """The training run, from configuration to last checkpoint."""
 
+import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ from megatron_agent.dataset.rows import PackedRow, PackedRows
 from megatron_agent.dataset.sampler import rows_for_step
 from megatron_agent.errors import UserError
 from megatron_agent.files import sha256_file
-from megatron_agent.model.checkpoint_folder import HF_FOLDER, latest_checkpoint, resolve_checkpoint
+from megatron_agent.model.checkpoint_folder import (
+    HF_FOLDER,
+    latest_checkpoint,
+    remove_leftovers,
+    resolve_checkpoint,
+    verify_checkpoint,
+)
 from megatron_agent.model.config import LlamaConfig, check_layout, load_llama_config, padded_vocab_size
 from megatron_agent.model.layer_specs import layer_spec_name
 from megatron_agent.model.parallel import (
@@ -19,13 +26,14 @@ from megatron_agent.model.parallel import (
     seed_model_parallel,
 )
 from megatron_agent.training.checkpoint import (
+    check_same_run,
     load_training_checkpoint,
     load_weights,
     save_training_checkpoint,
 )
 from megatron_agent.training.config import TrainConfig, world_size_from_environment
 from megatron_agent.training.loss import named_losses
-from megatron_agent.training.model_and_optimizer import Trainer, build_trainer
+from megatron_agent.training.model_and_optimizer import Trainer, build_trainer, data_key
 from megatron_agent.training.schedule import learning_rate, set_hyperparameters
 from megatron_agent.training.step import StepResult, evaluate, train_step
 from megatron_agent.training.telemetry import Telemetry, is_main_rank, print_derived
@@ -36,27 +44,42 @@ def train(config: TrainConfig) -> None:
 
     Everything that can be refused is refused before the model is built; see docs/training.md for what a run writes.
     """
-    hf_folder = find_hf_folder(config)
+    own = latest_checkpoint(config.checkpoint_root)
+    start = own or (resolve_checkpoint(config.model.checkpoint) if config.model.checkpoint else None)
+    hf_folder = find_hf_folder(config, start)
     llama = load_llama_config(hf_folder or str(config.model.config))
     data_parallel_size = check_layout(llama, config.parallel, world_size_from_environment(), config.data.seq_length)
     num_microbatches = config.num_microbatches(data_parallel_size)
     rows = PackedRows(config.data, config.num_rows)
     check_tokenizer(rows, llama, hf_folder)
+    if own is not None:
+        check_same_run(own, config, data_key(rows))
 
     initialize_model_parallel(config.parallel, config.training.seed)
-    trainer = build_trainer(config, llama, rows.source_names)
-    start_step = restore(trainer, config)
+    if start is not None:
+        verify_checkpoint(start, collective=True)
+    if is_main_rank():
+        remove_leftovers(config.checkpoint_root)
+    trainer = build_trainer(config, llama, rows)
+    start_step = 0
+    if own is not None:
+        start_step = load_training_checkpoint(trainer, own)
+    elif start is not None:
+        load_weights(trainer, start)
     if is_main_rank():
         print_derived(derived_numbers(config, llama, rows, trainer, data_parallel_size, num_microbatches))
+        if own is not None:
+            print(f"resuming {own} after step {start_step}", flush=True)
     run_steps(trainer, config, rows, start_step, num_microbatches, hf_folder)
     destroy_model_parallel()
 
 
-def find_hf_folder(config: TrainConfig) -> Path | None:
-    """Return the `hf/` folder (config.json, tokenizer) of the checkpoint to start from; None for random weights."""
-    if config.model.checkpoint is None:
-        return None
-    return resolve_checkpoint(config.model.checkpoint) / HF_FOLDER
+def find_hf_folder(config: TrainConfig, start: Path | None) -> Path | None:
+    """Return the folder with config.json and tokenizer of the model; None for a preset, which has no files."""
+    if start is not None:
+        return start / HF_FOLDER
+    folder = Path(str(config.model.config))
+    return folder if folder.is_dir() else None
 
 
 def check_tokenizer(rows: PackedRows, llama: LlamaConfig, hf_folder: Path | None) -> None:
@@ -78,19 +101,6 @@ def check_tokenizer(rows: PackedRows, llama: LlamaConfig, hf_folder: Path | None
             f"({', '.join(f'{file} {digest[:12]}...' for digest, file in hashes.items())}): build it again with "
             "data_prep.build_indexed_dataset --tokenizer of this model"
         )
-
-
-def restore(trainer: Trainer, config: TrainConfig) -> int:
-    """Load this run's newest checkpoint, or else the starting weights; return the step to continue after."""
-    own = latest_checkpoint(config.checkpoint_root)
-    if own is not None:
-        step = load_training_checkpoint(trainer, config, own)
-        if is_main_rank():
-            print(f"resuming {own} after step {step}", flush=True)
-        return step
-    if config.model.checkpoint is not None:
-        load_weights(trainer, config.model.checkpoint)
-    return 0
 
 
 def run_steps(
@@ -116,7 +126,7 @@ def run_steps(
         started = time.perf_counter()
         batch = batch_of_step(config, rows, step, num_microbatches)
         # Dropout is a function of (seed, step): a resume restores no generator state.
-        seed_model_parallel(training.seed + step, vary_over_data_parallel=True)
+        seed_model_parallel(seed_of_step(training.seed, step), vary_over_data_parallel=True)
         rate = learning_rate(step, training.train_iters, config.optimizer)
         set_hyperparameters(trainer.optimizer, rate, config.optimizer)
         result = train_step(trainer, batch, step)
@@ -130,6 +140,12 @@ def run_steps(
                 telemetry.message(f"step {step} saved to {folder}")
     if telemetry is not None:
         telemetry.close()
+
+
+def seed_of_step(seed: int, step: int) -> int:
+    """Return a seed far from those of other steps: ranks and pipeline stages add small numbers to it."""
+    digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big")
 
 
 def batch_of_step(config: TrainConfig, rows: PackedRows, step: int, num_microbatches: int) -> list[list[PackedRow]]:
@@ -198,12 +214,15 @@ def derived_numbers(
     pipeline = parallel.pipeline_model_parallel_size
     pairs = [
         ("device", torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU (gloo)"),
-        ("layer spec", layer_spec_name()),
+        ("layer spec", layer_spec_name(torch.bfloat16 if training.precision == "bf16" else torch.float32)),
         ("layout", f"TP {parallel.tensor_model_parallel_size} x PP {pipeline} x DP {data_parallel_size}"),
         ("parameters", f"{llama.num_parameters():,} ({local:,} on rank 0)"),
         ("vocabulary", f"{llama.vocab_size:,}, padded to {padded_vocab_size(llama.vocab_size):,}"),
         ("precision", training.precision),
-        ("steps", f"{training.train_iters:,} (warm-up {warmup:,}, cosine until {decay:,})"),
+        (
+            "steps",
+            f"{training.train_iters:,} (warm-up {warmup:,}, cosine until {decay:,}, then {config.optimizer.min_lr:g})",
+        ),
         (
             "rows per step",
             f"{training.global_batch_size} = micro-batch {training.micro_batch_size} x accumulation "

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from megatron_agent.dataset.plan import plan_key
+from megatron_agent.dataset.rows import PackedRows
 from megatron_agent.model.builder import build_gpt_model, transformer_config
 from megatron_agent.model.config import LlamaConfig
 from megatron_agent.training.config import TrainConfig
@@ -18,10 +20,17 @@ class Trainer:
     model_chunks: list[Any]  # the same inside DistributedDataParallel and, in bf16, Float16Module: what steps run
     optimizer: Any
     device: torch.device
+    llama: LlamaConfig
     source_names: list[str]
+    data_key: str  # hash of everything the content of the rows depends on
 
 
-def build_trainer(config: TrainConfig, llama: LlamaConfig, source_names: list[str]) -> Trainer:
+def data_key(rows: PackedRows) -> str:
+    """Return the hash of the data files and settings that decide what is in every row."""
+    return plan_key(rows.config, rows.datasets, rows.num_rows)
+
+
+def build_trainer(config: TrainConfig, llama: LlamaConfig, rows: PackedRows) -> Trainer:
     """Build this rank's part of the model with its gradient buffers and distributed optimizer.
 
     Needs the process groups of `initialize_model_parallel`. Weights are random until a checkpoint is loaded.
@@ -76,4 +85,4 @@ def build_trainer(config: TrainConfig, llama: LlamaConfig, source_names: list[st
     )
     model_config.finalize_model_grads_func = finalize_model_grads
     model_config.grad_scale_func = optimizer.scale_loss
-    return Trainer(model, [chunk], optimizer, device, source_names)
+    return Trainer(model, [chunk], optimizer, device, llama, rows.source_names, data_key(rows))

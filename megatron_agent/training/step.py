@@ -54,6 +54,8 @@ def train_step(trainer: "Trainer", rows_per_micro_batch: Sequence[Sequence[Packe
     trainer.optimizer.zero_grad()
     report = run_forward_backward(trainer, rows_per_micro_batch, forward_only=False)
     loss = mean_loss(report)
+    if not report[:, 1].any():
+        raise UserError(f"the rows of step {step} hold no trained token: raise --training.global_batch_size")
     if not _finite(loss):
         raise UserError(_not_finite_message("loss", loss, step))
     _, grad_norm, _ = trainer.optimizer.step()

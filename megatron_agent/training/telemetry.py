@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,11 @@ class Telemetry:
         self.metrics_path = output_dir / "metrics.jsonl"
         self.validation_path = output_dir / "validation.jsonl"
         for path in (self.metrics_path, self.validation_path):
-            drop_lines_after(path, start_step)
-        self.writer = SummaryWriter(str(output_dir / "tensorboard"), purge_step=start_step + 1)
+            drop_lines_after(path, start_step if start_step else -1)  # a fresh start measures step 0 again
+        self.writer = SummaryWriter(str(output_dir / "tensorboard"), purge_step=start_step + 1 if start_step else 0)
         self.log_interval = log_interval
         self.train_iters = train_iters
+        self.recent: deque[float] = deque(maxlen=20)  # seconds of the last steps, for the time left
         # In a log file a bar is noise: print lines there.
         self.bar = tqdm(
             total=train_iters,
@@ -64,10 +66,11 @@ class Telemetry:
                 self.writer.add_scalar(f"train/{name}", value, step)
         for source, value in record["source_loss"].items():
             self.writer.add_scalar(f"train_loss/{source}", value, step)
+        self.recent.append(record["seconds"])
         self.bar.update(1)
         self.bar.set_postfix_str(f"loss {record['loss']:.4f}, {record['tokens_per_second']:.0f} tokens/s")
         if self.bar.disable and (step % self.log_interval == 0 or step == self.train_iters):
-            left = (self.train_iters - step) * record["seconds"]
+            left = (self.train_iters - step) * sum(self.recent) / len(self.recent)
             print(
                 f"step {step}/{self.train_iters} | loss {record['loss']:.4f} | grad norm {record['grad_norm']:.3f} | "
                 f"lr {record['lr']:.3e} | {record['tokens_per_second']:.0f} tokens/s | {_duration(left)} left",

@@ -101,7 +101,7 @@ def write_tiny_config(inputs: TinyInputs, folder: Path, name: str = "run", **sec
             "global_batch_size": 4,
             "precision": "fp32",
             "hidden_dropout": 0.0,
-            "eval_interval": 0,
+            "eval_interval": 5,
         },
         # Adam divides by the gradient's size: with eps 1e-8, a gradient that is only rounding becomes a whole step.
         "optimizer": {"lr": 2e-3, "lr_warmup_fraction": 0.2, "adam_eps": 1e-3},
@@ -120,6 +120,6 @@ def write_config(tiny_inputs: TinyInputs, tmp_path: Path) -> Callable[..., Path]
     return partial(write_tiny_config, tiny_inputs, tmp_path)
 
 
-def read_metrics(output_dir: Path) -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl."""
-    return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+def read_metrics(output_dir: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl, or of another file there."""
+    return [json.loads(line) for line in (output_dir / name).read_text().splitlines()]

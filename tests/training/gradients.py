@@ -8,10 +8,12 @@ import argparse
 import torch
 
 from megatron_agent.dataset.rows import PackedRows
+from megatron_agent.model.checkpoint_folder import HF_FOLDER, resolve_checkpoint
 from megatron_agent.model.config import check_layout, load_llama_config
 from megatron_agent.model.parallel import destroy_model_parallel, initialize_model_parallel
+from megatron_agent.training.checkpoint import load_weights
 from megatron_agent.training.config import parse_config, world_size_from_environment
-from megatron_agent.training.loop import batch_of_step, find_hf_folder, restore
+from megatron_agent.training.loop import batch_of_step
 from megatron_agent.training.model_and_optimizer import build_trainer
 from megatron_agent.training.step import run_forward_backward
 
@@ -22,12 +24,13 @@ def main() -> None:
     parser.add_argument("--output", required=True)
     arguments = parser.parse_args()
     config = parse_config(["--config", arguments.config])
-    llama = load_llama_config(find_hf_folder(config))
+    start = resolve_checkpoint(config.model.checkpoint)
+    llama = load_llama_config(start / HF_FOLDER)
     data_parallel_size = check_layout(llama, config.parallel, world_size_from_environment())
     rows = PackedRows(config.data, config.num_rows)
     initialize_model_parallel(config.parallel, config.training.seed)
-    trainer = build_trainer(config, llama, rows.source_names)
-    restore(trainer, config)
+    trainer = build_trainer(config, llama, rows)
+    load_weights(trainer, start)
 
     chunk = trainer.model_chunks[0]
     chunk.zero_grad_buffer()

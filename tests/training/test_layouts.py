@@ -20,10 +20,14 @@ LAYOUTS = {
 }
 
 
-def run_and_export(config: Path, output_dir: Path, nproc: int) -> tuple[list[dict], dict[str, torch.Tensor]]:
+def run_and_export(config: Path, output_dir: Path, nproc: int) -> dict:
     run_distributed("megatron_agent.train", nproc, ["--config", str(config)])
     megatron_to_hf(["--megatron", str(output_dir / "checkpoints"), "--output", str(output_dir / "hf")])
-    return read_metrics(output_dir), load_file(output_dir / "hf" / "model.safetensors")
+    return {
+        "metrics": read_metrics(output_dir),
+        "validation": read_metrics(output_dir, "validation.jsonl"),
+        "weights": load_file(output_dir / "hf" / "model.safetensors"),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +39,23 @@ def one_rank() -> dict:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layout_equals_one_rank(layout: str, write_config: Callable[..., Path], tmp_path: Path, one_rank: dict) -> None:
     if not one_rank:
-        one_rank["metrics"], one_rank["weights"] = run_and_export(write_config("one"), tmp_path / "one", 1)
+        one_rank |= run_and_export(write_config("one"), tmp_path / "one", 1)
     parallel, nproc = LAYOUTS[layout]
-    metrics, weights = run_and_export(write_config(layout, parallel=parallel), tmp_path / layout, nproc)
+    result = run_and_export(write_config(layout, parallel=parallel), tmp_path / layout, nproc)
+    weights = result["weights"]
 
-    assert len(metrics) == 5
-    for ours, reference in zip(metrics, one_rank["metrics"], strict=True):
+    assert len(result["metrics"]) == 5
+    for ours, reference in zip(result["metrics"], one_rank["metrics"], strict=True):
         assert ours["loss"] == pytest.approx(reference["loss"], rel=1e-5)
         assert ours["grad_norm"] == pytest.approx(reference["grad_norm"], rel=1e-4)
         assert ours["trained_tokens"] == reference["trained_tokens"]
         assert ours["source_loss"] == pytest.approx(reference["source_loss"], rel=1e-5)
+    assert [line["step"] for line in result["validation"]] == [0, 5]
+    for ours, reference in zip(result["validation"], one_rank["validation"], strict=True):
+        assert ours["loss"] == pytest.approx(reference["loss"], rel=1e-5)
     assert weights.keys() == one_rank["weights"].keys()
     for name, reference in one_rank["weights"].items():
-        torch.testing.assert_close(weights[name], reference, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(weights[name], reference, rtol=0, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_training_moves_the_weights(
@@ -55,7 +63,7 @@ def test_training_moves_the_weights(
 ) -> None:
     """Guards the tests above: layouts that agree on weights nobody changed would prove little."""
     if not one_rank:
-        one_rank["metrics"], one_rank["weights"] = run_and_export(write_config("one"), tmp_path / "one", 1)
+        one_rank |= run_and_export(write_config("one"), tmp_path / "one", 1)
     initial = load_file(tiny_inputs.hf / "model.safetensors")
     for name, weights in one_rank["weights"].items():
         assert (weights - initial[name]).abs().max() > 1e-3, name

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import TinyInputs, read_metrics, write_tiny_config
+from tests.distributed import run_distributed
+from tests.training.conftest import TinyInputs, read_metrics, write_documents, write_tiny_config
 
 WORKER = str(Path(__file__).with_name("killed.py"))
 COMPARED = ("step", "loss", "grad_norm", "lr", "tokens", "trained_tokens", "source_loss")
@@ -51,6 +52,45 @@ def test_kill_and_resume_is_identical(
     assert compared(read_metrics(tmp_path / "killed")) == uninterrupted
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "nproc", "precision", "hidden_dropout"),
+    [
+        ({}, {}, 2, "bf16", 0.1),
+        ({"tensor_model_parallel_size": 2}, {"pipeline_model_parallel_size": 2}, 2, "fp32", 0.0),
+    ],
+    ids=["DP2_bf16", "TP2_to_PP2"],
+)
+def test_parallel_runs_resume(
+    first: dict,
+    then: dict,
+    nproc: int,
+    precision: str,
+    hidden_dropout: float,
+    write_config: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """Stopped after step 3 of 6, then the same or another layout: the remaining steps are those of one long run."""
+    training = {"train_iters": 6, "precision": precision, "hidden_dropout": hidden_dropout}
+    sections = {"training": training, "checkpoint": {"save_interval": 3, "keep_last": 0}}
+    config = write_config("whole", parallel=first, **sections)
+    run_distributed("megatron_agent.train", nproc, ["--config", config])
+    whole = compared(read_metrics(tmp_path / "whole"))
+
+    config = write_config("stopped", parallel=then, **sections)
+    shutil.copytree(
+        tmp_path / "whole" / "checkpoints" / "iter_0000003", tmp_path / "stopped" / "checkpoints" / "iter_0000003"
+    )
+    run_distributed("megatron_agent.train", nproc, ["--config", config])
+    resumed = compared(read_metrics(tmp_path / "stopped"))
+    assert [record["step"] for record in resumed] == [4, 5, 6]
+    if first == then:
+        assert resumed == whole[3:]
+    else:
+        for ours, reference in zip(resumed, whole[3:], strict=True):
+            assert ours["loss"] == pytest.approx(reference["loss"], rel=1e-5)
+            assert ours["grad_norm"] == pytest.approx(reference["grad_norm"], rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_inputs: TinyInputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Configuration of a run of two steps that has ended."""
@@ -70,6 +110,18 @@ def test_other_data_is_refused_on_resume(finished: Path) -> None:
     refused = run(["-m", "megatron_agent.train", "--config", str(finished), "--data.eta", "0.9"])
     assert refused.returncode == 2
     assert "--data.eta was 0.5, is 0.9" in refused.stderr
+
+
+def test_rebuilt_data_is_refused_on_resume(finished: Path, tiny_inputs: TinyInputs, tmp_path: Path) -> None:
+    """The same prefixes, other contents."""
+    for source in tiny_inputs.data.glob("*.*"):
+        shutil.copy(source, tmp_path)
+    write_documents(tmp_path / "agent", 60, seed=77)
+    sources = {name: f"[{{name: {name}, prefix: {tmp_path / name}}}]" for name in ("agent", "general")}
+    arguments = ["--data.agent", sources["agent"], "--data.general", sources["general"]]
+    refused = run(["-m", "megatron_agent.train", "--config", str(finished), *arguments])
+    assert refused.returncode == 2
+    assert "other data" in refused.stderr
 
 
 @pytest.mark.parametrize("damage", ["cut", "altered"])
