@@ -39,7 +39,7 @@ setup(
         "megatron_agent.quickstart": ["*.json"],
     },
     install_requires=[
-        "jsonargparse[signatures]",
+        "jsonargparse[signatures]>=4.49",
         "matplotlib",
         "megatron-core>=0.16,<0.17",  # 0.17 and later need Python 3.12 and drop the stacked checkpoint layout
         "numpy",

@@ -24,9 +24,9 @@ from megatron_agent.chat.template import (
 )
 from megatron_agent.chat.tokenizer import Tokenizer, load_tokenizer
 from megatron_agent.dataset.indexed import write_indexed_dataset
-from megatron_agent.dataset.manifest import Manifest
+from megatron_agent.dataset.manifest import Manifest, dataset_file
 from megatron_agent.errors import UserError, run_command
-from megatron_agent.files import sha256_file
+from megatron_agent.files import check_writable, sha256_file
 
 DESCRIPTION = """\
 Turn conversation JSONL into an indexed dataset: PREFIX.bin and PREFIX.idx (Megatron-core's IndexedDataset; the loss
@@ -80,7 +80,7 @@ def build_indexed_dataset(
     tokenizer = load_tokenizer(tokenizer_path)
     check_template_fits(template, tokenizer)
     counts = BuildCounts()
-    for _, conversation in progress(checked_conversations(files), "checking", None):
+    for _, conversation in progress(trainable_conversations(files), "checking", None):
         counts.conversations += 1
         if missing := sum(turn.speaker == "gpt" and turn.loss is None for turn in conversation.turns):
             counts.repaired["gpt_turns_without_loss_flag_trained"] += missing
@@ -102,13 +102,16 @@ def build_indexed_dataset(
 
 
 def refuse_existing(output_prefix: str | Path, overwrite: bool) -> None:
-    """Raise `UserError` when files of a dataset are there already and must stay."""
-    present = [path for end in (".bin", ".idx", ".manifest.json") if (path := Path(f"{output_prefix}{end}")).exists()]
+    """Raise `UserError` when files of a dataset are there already and must stay, or cannot be written."""
+    paths = [dataset_file(output_prefix, end) for end in (".bin", ".idx", ".manifest.json")]
+    for path in paths:
+        check_writable(path, "--output-prefix")
+    present = [path for path in paths if path.exists()]
     if present and not overwrite:
         raise UserError(f"{present[0]}: exists already; give --overwrite to replace it, or another --output-prefix")
 
 
-def checked_conversations(files: Sequence[Path]) -> Iterator[tuple[str, Conversation]]:
+def trainable_conversations(files: Sequence[Path]) -> Iterator[tuple[str, Conversation]]:
     """Yield `(where, conversation)` of all files; `UserError` for the first that cannot be trained on."""
     for file in files:
         for where, conversation in read_located_conversations(file):
@@ -126,7 +129,7 @@ def documents(
     counts: BuildCounts,
 ) -> Iterator[list[Span]]:
     """Yield the documents of the dataset in input order; drops and splits are counted into `counts`."""
-    located = progress(checked_conversations(files), "tokenizing", counts.conversations)
+    located = progress(trainable_conversations(files), "tokenizing", counts.conversations)
     while chunk := list(islice(located, CHUNK)):
         encoded = encode_conversations((item for _, item in chunk), template, tokenizer, system_prompt)
         for (where, conversation), exchanges in zip(chunk, encoded, strict=True):

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.cleaning_rules import Dropped, Turns, apply_steps, is_unicode_text, turns_from_record
+from data_prep.cleaning_rules import Dropped, Turns, apply_steps, turns_from_record
 from data_prep.json_stream import CutOff, stream_json_records
 from data_prep.language import load_detector
-from megatron_agent.chat.conversation import Conversation, require_file, write_conversations
+from megatron_agent.chat.conversation import Conversation, find_lone_surrogate, require_file, write_conversations
 from megatron_agent.errors import UserError, run_command
-from megatron_agent.files import atomic_write, sha256_file
+from megatron_agent.files import atomic_write, check_writable, sha256_file
 
 DESCRIPTION = """\
 Read ShareGPT dumps (JSON arrays or JSONL of {"id", "conversations": [{"from", "value"}]}), map role names to
@@ -72,7 +72,10 @@ def clean_sharegpt(
     that is also an input, and when nothing is left.
     """
     files = [require_file(path) for path in inputs]
-    for written in (Path(output), Path(report_path)):
+    if Path(output).resolve() == Path(report_path).resolve():
+        raise UserError(f"--output and --report are the same file ({output}); give two paths")
+    for flag, written in (("--output", Path(output)), ("--report", Path(report_path))):
+        check_writable(written, flag)
         if written.resolve() in {file.resolve() for file in files}:
             raise UserError(f"{written}: is an input file too; choose another --output and --report")
     report = CleaningReport()
@@ -160,7 +163,7 @@ def record_id(record: object) -> str | None:
 def usable_text(record: object, key: str) -> str | None:
     """The non-empty Unicode text under `key`, None when there is none."""
     value = record.get(key) if isinstance(record, dict) else None
-    return value if isinstance(value, str) and value and is_unicode_text(value) else None
+    return value if isinstance(value, str) and value and find_lone_surrogate(value) is None else None
 
 
 def text_digest(turns: Turns) -> bytes:

@@ -7,7 +7,7 @@ more entry there: a function from turns to turns, or from turns to a verdict.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from megatron_agent.chat.conversation import Turn
+from megatron_agent.chat.conversation import Turn, find_lone_surrogate
 
 ROLES = {
     "human": "human",
@@ -60,21 +60,12 @@ def turns_from_record(record: object) -> tuple[Turns, list[str]]:
             raise Dropped("wrong_schema")
         if role.lower() not in ROLES:
             raise Dropped("unknown_role")
-        if not is_unicode_text(value):
+        if find_lone_surrogate(value) is not None:
             raise Dropped("lone_surrogate")
         speaker = ROLES[role.lower()]
         turns.append(Turn(speaker, value, loss=True if speaker == "gpt" else None))
         raw_roles.append(role)
     return turns, raw_roles
-
-
-def is_unicode_text(text: str) -> bool:
-    """Whether `text` can be written as UTF-8."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def without_leading_non_human(turns: Turns) -> Turns:

@@ -17,6 +17,7 @@ from megatron_agent.chat.conversation import (
     write_conversations,
 )
 from megatron_agent.errors import UserError, run_command
+from megatron_agent.files import check_writable
 
 DESCRIPTION = """\
 Read AgentInstruct, check every record against the schema, and write conversation JSONL.
@@ -60,15 +61,16 @@ def import_agentinstruct(source: str, output: str | Path) -> ImportReport:
 
     Raises `UserError` for the first record that is not the schema, cannot be trained on, or repeats an id.
     """
+    check_writable(output, "--output")
     report = ImportReport()
     files = download_files(source) if source.startswith("hf:") else input_files(Path(source))
     if Path(output).resolve() in {file.resolve() for file in files}:
         raise UserError(f"{output}: is an input file too; choose another --output")
-    write_conversations(output, checked_conversations(files, report))
+    write_conversations(output, imported_conversations(files, report))
     return report
 
 
-def checked_conversations(files: list[Path], report: ImportReport) -> Iterator[Conversation]:
+def imported_conversations(files: list[Path], report: ImportReport) -> Iterator[Conversation]:
     """Yield the conversations of `files` and count them into `report`."""
     from tqdm import tqdm
 

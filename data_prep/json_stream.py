@@ -7,6 +7,7 @@ record is saved.
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from megatron_agent.errors import UserError
 
 BLOCK_BYTES = 1 << 20
 SEPARATORS = " \t\r\n,"
+CUT_ESCAPE = re.compile(r"\\u[0-9a-fA-F]{0,4}\Z")
+CUT_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.|(\.[0-9]+)?[eE][-+]?)\Z")
+NUMBER_CHARACTERS = re.compile(r"[-+.eE0-9]+\Z")
 
 
 @dataclass
@@ -61,7 +65,7 @@ def stream_json_records(path: str | Path, cut_off: CutOff | None = None) -> Iter
                 try:
                     value, end = decoder.raw_decode(buffer, position)
                 except json.JSONDecodeError as error:
-                    if not is_incomplete(error, buffer):
+                    if not (is_incomplete(error, buffer) if at_end else is_near_end(error, buffer)):
                         raise UserError(
                             f"{where}: not valid JSON: {error.msg} at character {error.pos - position} of the "
                             "record; mend or remove the record"
@@ -106,7 +110,20 @@ def decoded_blocks(path: Path, allow_cut: bool) -> Iterator[str]:
             raise UserError(f"{path}: not UTF-8 near byte {offset + error.start:,}; re-encode the file") from error
 
 
-def is_incomplete(error: json.JSONDecodeError, buffer: str) -> bool:
-    """Whether decoding failed because the text ends, rather than because it is wrong."""
+def is_near_end(error: json.JSONDecodeError, buffer: str) -> bool:
+    """Whether decoding may have failed only because the text goes on in the next block."""
     literal_or_escape = 16  # an escape such as \\ud83d\\ude00 or the word `false` may straddle the end
     return error.msg.startswith("Unterminated string") or error.pos >= len(buffer) - literal_or_escape
+
+
+def is_incomplete(error: json.JSONDecodeError, text: str) -> bool:
+    """Whether `text`, after which nothing comes, is the beginning of JSON: decoding failed only because it ends."""
+    if error.msg.startswith("Unterminated string") or error.pos >= len(text):
+        return True
+    if "escape" in error.msg:
+        return error.pos >= len(text) - 6 and bool(CUT_ESCAPE.search(text))
+    tail = text[error.pos :]
+    if any(word.startswith(tail) for word in ("true", "false", "null", "-")):
+        return True
+    number = NUMBER_CHARACTERS.search(text, max(0, error.pos - 400))
+    return number is not None and number.end() - len(tail) >= number.start() and bool(CUT_NUMBER.match(number.group()))

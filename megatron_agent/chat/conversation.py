@@ -71,15 +71,23 @@ def parse_conversation(record: object, where: str) -> Conversation:
         refuse_lone_surrogates(texts[key] or "", f'{where}: "{key}"')
     reward = record.get("reward")
     if reward is not None:
-        if isinstance(reward, bool) or not isinstance(reward, int | float) or not math.isfinite(reward):
-            raise UserError(f'{where}: expected a finite number or null under "reward", got {reward!r}')
-        reward = float(reward)
+        reward = parse_reward(reward, where)
     return Conversation(
         id=identifier,
         turns=tuple(parse_turn(turn, f"{where}: turn {number}") for number, turn in enumerate(turns, start=1)),
         reward=reward,
         **texts,
     )
+
+
+def parse_reward(value: object, where: str) -> float:
+    """Turn the `reward` of a record into a float; raises `UserError` naming `where`."""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        pass
+    raise UserError(f'{where}: expected a finite number or null under "reward", got {str(value)[:40]}')
 
 
 def parse_turn(turn: object, where: str) -> Turn:
@@ -253,14 +261,22 @@ def refuse_unknown_keys(record: dict[str, Any], known: Sequence[str], where: str
 
 
 def refuse_lone_surrogates(text: str, where: str) -> None:
-    """Raise `UserError` when `text` cannot be written as UTF-8 (JSON escapes such as \\ud800 alone)."""
+    """Raise `UserError` when `text` holds a lone surrogate."""
+    position = find_lone_surrogate(text)
+    if position is not None:
+        raise UserError(
+            f"{where}: lone surrogate {text[position]!r} at character {position} is not Unicode text; "
+            "remove or replace it"
+        )
+
+
+def find_lone_surrogate(text: str) -> int | None:
+    """Return where `text` cannot be written as UTF-8 (a JSON escape such as \\ud800 alone), None if nowhere."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise UserError(
-            f"{where}: lone surrogate {text[error.start]!r} at character {error.start} is not Unicode text; "
-            "remove or replace it"
-        ) from error
+        return error.start
+    return None
 
 
 def kind(value: object) -> str:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from megatron_agent.chat.conversation import refuse_lone_surrogates
 from megatron_agent.errors import UserError
-from megatron_agent.files import sha256_file
+from megatron_agent.files import read_json_object, sha256_file
 
 
 class Tokenizer(Protocol):
@@ -140,7 +141,10 @@ class JsonTokenizer:
     def named_token(self, file: Path, role: str) -> int:
         """Id of the tokenizer's `bos` or `eos`, as the configuration files beside `file` name it."""
         for config_name in ("tokenizer_config.json", "special_tokens_map.json", "config.json"):
-            config = read_json_object(file.parent / config_name)
+            path = file.parent / config_name
+            config: dict[str, Any] = {}
+            if path.is_file():
+                config = read_json_object(path, "copy the file from the model's folder again")
             value = config.get(f"{role}_token", config.get(f"{role}_token_id"))
             if isinstance(value, dict):
                 value = value.get("content")
@@ -150,7 +154,7 @@ class JsonTokenizer:
             if isinstance(token, int) and 0 <= token < self.vocab_size:
                 return token
             if value is not None:
-                raise UserError(f"{file.parent / config_name}: {role} token {value!r} is not in {file.name}")
+                raise UserError(f"{path}: {role} token {value!r} is not in {file.name}")
         raise UserError(
             f"{file}: no {role.upper()} token found: expected `{role}_token` in tokenizer_config.json or "
             f"special_tokens_map.json, or `{role}_token_id` in config.json, in {file.parent}; "
@@ -196,13 +200,7 @@ def available_cores() -> int:
 def check_texts(texts: Sequence[str]) -> None:
     """Raise `UserError` for a text that is no Unicode text: neither library can encode a lone surrogate."""
     for text in texts:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"text to encode: lone surrogate {text[error.start]!r} at character {error.start}; "
-                f"remove or replace it (text begins {text[:40]!r})"
-            ) from error
+        refuse_lone_surrogates(text, f"text to encode (it begins {text[:40]!r})")
 
 
 def check_content_ids(batch: list[list[int]], texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
@@ -238,19 +236,6 @@ def decode_around_controls(
     if run:
         parts.append(decode(run))
     return "".join(parts)
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in `path`, or an empty one when the file is missing."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); copy the file from the model's folder again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return value
 
 
 def no_control_piece(piece: str, name: str, known: Sequence[str]) -> UserError:

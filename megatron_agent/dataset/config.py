@@ -1,9 +1,7 @@
 """Configuration of the data: sources, their weights, eta, packing. Imports nothing heavy."""
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
 
 from megatron_agent.errors import UserError
 
@@ -78,53 +76,3 @@ class DataConfig:
                         f"{where}.weight must be a finite number above 0, got {source.weight} (source "
                         f"{source.name!r}); leave a source out to give it no weight"
                     )
-
-
-def parse_data_config(section: object, where: str) -> DataConfig:
-    """Build a :class:`DataConfig` from the `data` section of a YAML file; unknown keys are errors.
-
-    `where` names the file in messages. Checks types only; call :meth:`DataConfig.check` for values.
-    """
-    values = _parse(DataConfig, section, f"{where}: data")
-    for group in ("agent", "general"):
-        entries = values.get(group, [])
-        values[group] = [
-            SourceConfig(**_parse(SourceConfig, entry, f"{where}: data.{group}[{number}]"))
-            for number, entry in enumerate(entries)
-        ]
-    return DataConfig(**values)
-
-
-def _parse(kind: type, section: object, where: str) -> dict[str, Any]:
-    """Return the keyword arguments for dataclass `kind` in a mapping read from YAML."""
-    if not isinstance(section, dict):
-        raise UserError(f"{where} must be a mapping, got {section!r}")
-    fields = {item.name: item for item in dataclasses.fields(kind)}
-    unknown = [key for key in section if key not in fields]
-    if unknown:
-        raise UserError(f"{where}.{unknown[0]} is not a known key; expected one of {', '.join(fields)}")
-    missing = [
-        name
-        for name, item in fields.items()
-        if name not in section and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise UserError(f"{where}.{missing[0]} is missing")
-    types = get_type_hints(kind)
-    return {key: _parse_value(types[key], value, f"{where}.{key}") for key, value in section.items()}
-
-
-def _parse_value(kind: Any, value: object, where: str) -> object:
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    expected = {
-        str: (str, "text"),
-        int: (int, "a whole number"),
-        bool: (bool, "true or false"),
-        float: (float, "a number"),
-        str | None: (str | None, "text or null"),
-    }.get(kind, (list, "a list"))
-    accepted, meaning = expected
-    if not isinstance(value, accepted) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{where} must be {meaning}, got {value!r}")
-    return value

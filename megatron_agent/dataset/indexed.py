@@ -20,7 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from megatron_agent.chat.template import Span
-from megatron_agent.dataset.manifest import REBUILD, Manifest, manifest_path, read_manifest, write_manifest
+from megatron_agent.dataset.manifest import (
+    REBUILD,
+    Manifest,
+    dataset_file,
+    manifest_path,
+    read_manifest,
+    write_manifest,
+)
 from megatron_agent.errors import UserError
 from megatron_agent.files import fsync_directory, sha256_file
 
@@ -61,6 +68,7 @@ def write_indexed_dataset(
     import megatron.core
     from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 
+    manifest_path(prefix)  # refuses a prefix without a name
     prefix = Path(prefix)
     prefix.parent.mkdir(parents=True, exist_ok=True)
     temporary = {end: prefix.parent / f".{prefix.name}{end}.tmp" for end in (".bin", ".idx")}
@@ -109,7 +117,7 @@ def write_indexed_dataset(
             manifest_path(prefix).unlink(missing_ok=True)
             fsync_directory(prefix.parent)
             for end, path in temporary.items():
-                os.replace(path, f"{prefix}{end}")
+                os.replace(path, dataset_file(prefix, end))
             fsync_directory(prefix.parent)
             write_manifest(prefix, manifest)
         finally:
@@ -131,7 +139,7 @@ class ConversationDataset:
         self.prefix = str(prefix)
         self.name = name or Path(prefix).name
         self.manifest = read_manifest(prefix)
-        bin_path, idx_path = Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
+        bin_path, idx_path = dataset_file(prefix, ".bin"), dataset_file(prefix, ".idx")
         _check_size(bin_path, self.manifest.bin_bytes)
         _check_size(idx_path, self.manifest.idx_bytes)
         if verify:

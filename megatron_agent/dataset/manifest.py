@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_agent.errors import UserError
-from megatron_agent.files import atomic_write
+from megatron_agent.files import atomic_write, read_json_object
 
 FORMAT_VERSION = 1
 REBUILD = "build it again with `python -m data_prep.build_indexed_dataset`"
@@ -39,17 +39,32 @@ class Manifest:
     idx_sha256: str
     megatron_core_version: str
     dropped: dict[str, int] = field(default_factory=dict)
-    """Conversations left out, by the name of the rule."""
+    """What was left out, by the name of the rule: conversations, exchanges or parts of split conversations, as the
+    rule's name says (docs/data.md)."""
     repaired: dict[str, int] = field(default_factory=dict)
-    """Conversations changed, by the name of the rule."""
+    """What was changed or counted on the way, by the name of the rule: conversations, parts or turns, as its name
+    says."""
     source: dict[str, str] = field(default_factory=dict)
     """Input files and their sha256."""
     format_version: int = FORMAT_VERSION
 
 
+def dataset_file(prefix: str | Path, ending: str) -> Path:
+    """Return the path of the file with `ending` (`.bin`, `.idx`, `.manifest.json`) of the dataset at `prefix`.
+
+    Raises :class:`UserError` for a prefix that ends in a slash or is empty: no file name could follow.
+    """
+    if not str(prefix) or str(prefix).endswith(("/", "/.", "/..")) or str(prefix) in (".", ".."):
+        raise UserError(
+            f"dataset prefix {str(prefix)!r}: expected a path that ends in a name, without a slash after it: the files "
+            f"are PREFIX.bin, PREFIX.idx and PREFIX.manifest.json; for a folder give e.g. {Path(prefix) / 'agent'}"
+        )
+    return Path(f"{prefix}{ending}")
+
+
 def manifest_path(prefix: str | Path) -> Path:
     """Return the path of the manifest that belongs to the dataset at `prefix`."""
-    return Path(f"{prefix}.manifest.json")
+    return dataset_file(prefix, ".manifest.json")
 
 
 def _digest(record: dict[str, Any]) -> str:
@@ -72,16 +87,10 @@ def read_manifest(prefix: str | Path) -> Manifest:
     """
     path = manifest_path(prefix)
     try:
-        text = path.read_text(encoding="utf-8")
+        record = read_json_object(path, REBUILD)
     except FileNotFoundError:
         raise UserError(_missing_message(prefix)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a manifest ({error}); {REBUILD}") from None
-    try:
-        record = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path}: expected JSON, got a broken file ({error}); {REBUILD}") from None
-    if not isinstance(record, dict) or "format_version" not in record:
+    if "format_version" not in record:
         raise UserError(f"{path}: not the manifest of an indexed dataset (no format_version); {REBUILD}")
     version = record["format_version"]
     if version != FORMAT_VERSION:
@@ -99,7 +108,7 @@ def read_manifest(prefix: str | Path) -> Manifest:
 
 
 def _missing_message(prefix: str | Path) -> str:
-    present = [f"{prefix}{end}" for end in (".bin", ".idx") if Path(f"{prefix}{end}").exists()]
+    present = [f"{prefix}{end}" for end in (".bin", ".idx") if dataset_file(prefix, end).exists()]
     if present:
         return (
             f"{manifest_path(prefix)}: missing beside {' and '.join(present)}: the writer was stopped before "

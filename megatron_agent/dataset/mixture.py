@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from megatron_agent.dataset.config import DataConfig, parse_data_config
+from megatron_agent.configuration import config_parser, read_yaml
+from megatron_agent.dataset.config import DataConfig
 from megatron_agent.errors import UserError, run_command
+from megatron_agent.files import atomic_write, check_writable
 
 DESCRIPTION = """\
 Plan the mixture of agent and general conversations and print what it comes to: realised shares by conversation,
@@ -17,35 +19,43 @@ Reads two sections of a training configuration: `data` (sources, weights, eta, s
 """
 EXAMPLE = """\
 example:
-  python -m megatron_agent.dataset.mixture --config launch/configs/llama2_7b.yaml --eta 0.5 --plot shares.png
+  python -m megatron_agent.dataset.mixture --config launch/configs/quickstart.yaml --eta 0.5 --plot shares.png
 """
+
+
+ROW_DEFAULTS = {"train_iters": 2000, "global_batch_size": 64}
+"""What makes the number of rows, with the training command's defaults."""
 
 
 def load_config(path: str | Path, eta: float | None = None) -> tuple[DataConfig, int]:
     """Read `(data configuration, number of rows)` from a training YAML; `eta` replaces the file's.
 
-    Unknown keys of the `data` section are errors; other sections are left to the training command.
+    Values are read as the training command reads them. Unknown keys of the `data` section are errors; other
+    sections are left to the training command, but for `training.train_iters` and `training.global_batch_size`,
+    whose defaults are that command's.
     """
-    import yaml
+    import jsonargparse
 
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the configuration {path}: {error.strerror}; check --config") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected sections `data` and `training`, got {content!r}")
+    content = read_yaml(path)
     for section in ("data", "training"):
-        if not isinstance(content.get(section), dict):
-            raise UserError(f"{path}: section `{section}` is missing or not a mapping")
+        if not isinstance(content.get(section, {}), dict):
+            raise UserError(f"{path}: section `{section}` must be a mapping, got {content[section]!r}")
+    parser = config_parser(prog=str(path))
+    parser.add_class_arguments(DataConfig, "data", fail_untyped=True)
+    for name, default in ROW_DEFAULTS.items():
+        parser.add_argument(f"--training.{name}", type=int, default=default)
+    training = {name: value for name, value in content.get("training", {}).items() if name in ROW_DEFAULTS}
+    try:
+        namespace = parser.parse_object({"data": content.get("data", {}), "training": training})
+        config: DataConfig = parser.instantiate(namespace).data
+    except jsonargparse.ArgumentError as error:
+        raise UserError(f"{path}: {' '.join((error.message or str(error)).split())}") from error
     rows = 1
-    for name in ("train_iters", "global_batch_size"):
-        value = content["training"].get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{path}: training.{name} must be a whole number above 0, got {value!r}")
+    for name in ROW_DEFAULTS:
+        value = namespace[f"training.{name}"]
+        if value < 1:
+            raise UserError(f"{path}: training.{name} must be at least 1, got {value}")
         rows *= value
-    config = parse_data_config(content["data"], str(path))
     if eta is not None:
         config.eta = eta
     config.check()
@@ -93,8 +103,6 @@ def plot_summary(summary: dict[str, Any], path: str | Path) -> None:
     """Draw the shares of the sources by conversation, token and trained token as stacked bars into a PNG."""
     from matplotlib.figure import Figure
 
-    from megatron_agent.files import atomic_write
-
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     kinds = ["expected_share", "conversation_share", "token_share", "trained_token_share"]
@@ -125,6 +133,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--plot", metavar="PNG", help="also draw the shares as stacked bars into this file")
     arguments = parser.parse_args(argv)
 
+    if arguments.plot:
+        check_writable(arguments.plot, "--plot")
     from megatron_agent.dataset.rows import PackedRows
 
     config, num_rows = load_config(arguments.config, arguments.eta)

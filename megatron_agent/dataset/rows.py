@@ -40,8 +40,9 @@ class PackedRow:
 class PackedRows:
     """The rows of a training run: `row(i)` is a pure function of (data files, configuration, i).
 
-    Opening checks the configuration, the data files, that all sources were built with one tokenizer and template,
-    and that every conversation fits into a row; it then makes or loads the plan. Raises :class:`UserError`.
+    Opening checks the configuration, the data files, that all sources were built with one tokenizer, template
+    and system prompt, and that every conversation fits into a row; it then makes or loads the plan. Raises
+    :class:`UserError`.
     """
 
     def __init__(self, config: DataConfig, num_rows: int) -> None:
@@ -128,13 +129,14 @@ def build_row(pieces: list[tuple[IntArray, npt.NDArray[np.bool_]]], sources: Int
 def _check_agreement(datasets: list[ConversationDataset]) -> None:
     first = datasets[0]
     for other in datasets[1:]:
-        for name in ("tokenizer_sha256", "vocab_size", "template"):
+        for name in ("tokenizer_sha256", "vocab_size", "template", "system_prompt"):
             ours, theirs = getattr(first.manifest, name), getattr(other.manifest, name)
             if ours != theirs:
                 raise UserError(
                     f"sources {first.name!r} ({first.prefix}) and {other.name!r} ({other.prefix}) were built with "
                     f"different {name}: {ours!r} ({first.manifest.tokenizer_name}) and {theirs!r} "
-                    f"({other.manifest.tokenizer_name}); build both with the same --tokenizer and --template"
+                    f"({other.manifest.tokenizer_name}); build both with the same --tokenizer, --template and "
+                    "--system-prompt (a model could tell agent and general conversations apart by their system prompts)"
                 )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from megatron_agent.configuration import config_parser
 from megatron_agent.dataset.config import DataConfig
 from megatron_agent.errors import UserError
 from megatron_agent.model.config import ParallelConfig
@@ -172,19 +173,16 @@ def parse_config(arguments: Sequence[str] | None = None) -> TrainConfig:
     """
     import jsonargparse
 
-    # The text under each field becomes its help.
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(
+    parser = config_parser(
         prog="python -m megatron_agent.train",
         description=f"{TrainConfig.__doc__} One process trains on one GPU, or on the CPU where there is "
         "none; start more with `torchrun --nproc-per-node N -m megatron_agent.train --config C.yaml`.",
-        exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="YAML file with the sections below.")
     parser.add_class_arguments(TrainConfig, nested_key=None, fail_untyped=True)
     try:
         namespace = parser.parse_args(arguments)
-        values = parser.instantiate_classes(namespace)
+        values = parser.instantiate(namespace)
     except jsonargparse.ArgumentError as error:
         raise UserError(f"configuration: {error.message or error}") from error
     except (OSError, UnicodeDecodeError) as error:

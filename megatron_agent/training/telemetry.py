@@ -1,6 +1,5 @@
 """What a run tells: metrics.jsonl and validation.jsonl, TensorBoard, a progress line. Used on one rank only."""
 
-import json
 import os
 import sys
 from collections import deque
@@ -9,29 +8,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from megatron_agent.files import atomic_write
-
-
-def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Append one JSON line; a line is written with a single call, so a killed run leaves at most its last one cut."""
-    with open(path, "a", encoding="utf-8") as handle:
-        handle.write(json.dumps(record) + "\n")
+from megatron_agent.files import append_json_line, read_json_lines_tolerating_cut_tail, write_json_lines
 
 
 def drop_lines_after(path: Path, step: int) -> None:
     """Remove the records of steps after `step` (and a line a kill cut short), which a resumed run writes again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if record["step"] <= step:
-            kept.append(line)
-    with atomic_write(path) as handle:
-        handle.writelines(line + "\n" for line in kept)
+    if path.exists():
+        records = read_json_lines_tolerating_cut_tail(path)
+        write_json_lines(path, (record for record in records if record["step"] <= step))
 
 
 class Telemetry:
@@ -59,7 +43,7 @@ class Telemetry:
 
     def log_step(self, record: dict[str, Any]) -> None:
         """Record one optimizer step; `record` holds the fields of metrics.jsonl."""
-        append_line(self.metrics_path, record)
+        append_json_line(self.metrics_path, record)
         step = record["step"]
         for name, value in record.items():
             if name != "step" and not isinstance(value, dict):
@@ -79,7 +63,7 @@ class Telemetry:
 
     def log_validation(self, step: int, losses: dict[str, Any]) -> None:
         """Record losses per source on the held-out conversations."""
-        append_line(self.validation_path, {"step": step, "loss": losses})
+        append_json_line(self.validation_path, {"step": step, "loss": losses})
         for source, value in losses.items():
             self.writer.add_scalar(f"validation_loss/{source}", value, step)
         self.message(

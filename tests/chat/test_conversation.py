@@ -70,6 +70,7 @@ def test_released_file_comes_back_byte_for_byte(shared_data: Path, tmp_path: Pat
         ({"id": "a", "conversations": [HUMAN, {**GPT, "loss": 1}]}, 'under "loss", got 1'),
         ({"id": "a", "conversations": [{**HUMAN, "loss": True}, GPT]}, "only gpt turns can be trained"),
         ({"id": "a", "conversations": [HUMAN, GPT], "reward": float("nan")}, 'finite number or null under "reward"'),
+        ({"id": "a", "conversations": [HUMAN, GPT], "reward": 10**400}, 'finite number or null under "reward"'),
         ({"id": "a", "conversations": [HUMAN, GPT], "reward": True}, 'finite number or null under "reward"'),
         ({"id": "a", "conversations": [HUMAN, GPT], "task": 3}, 'string or null under "task"'),
         ({"id": "a", "conversations": [{"from": "human", "value": "a\ud800"}]}, "lone surrogate '\\ud800'"),

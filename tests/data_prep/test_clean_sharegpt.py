@@ -146,6 +146,11 @@ def test_cut_file_is_salvaged_with_a_loud_warning(tmp_path: Path, capsys: pytest
         (b'[{"id": "a"} nonsense, {"id": "b"}, {"id": "c"}, {"id": "d"}]', "in.json:1, record 2: not valid JSON"),
         (b'[{"id": "a"}]\n{"id": "b"}', "in.json:2, record 2: text after the end of the JSON array"),
         (b'[\n{"id": "a"},\n{"id": "b", "id": "c"}]', "in.json:3, record 2: not a usable JSON record: key 'id'"),
+        (b'[{"id": "a"}, {"id": "b"} x]', "in.json:1, record 3: not valid JSON: Expecting value"),
+        (b'[{"id": "a"}, {"id": "b", 3}', "in.json:1, record 2: not valid JSON: Expecting property name"),
+        (b'[{"id": "a"}, {"id": 1.2.', "in.json:1, record 2: not valid JSON: Expecting ',' delimiter"),
+        (b'[{"id": "a"}, {"id": trux', "in.json:1, record 2: not valid JSON: Expecting value"),
+        (b'[{"id": "a"}, {"id": "\\u12g', "in.json:1, record 2: not valid JSON: Invalid"),
         (b'[{"id": "a"}, {"id": "\xff\xfe"}]', "not UTF-8 near byte 22"),
         (b"[" * 300_000, "record 1: not a usable JSON record"),
         (b"", "none of 0 records is left"),
@@ -167,6 +172,13 @@ def test_paths_are_checked(tmp_path: Path) -> None:
     (tmp_path / "in.json").write_text(json.dumps([GOOD]))
     with pytest.raises(UserError, match="is an input file too"):
         clean_sharegpt([tmp_path / "in.json"], tmp_path / "out.jsonl", tmp_path / "in.json")
+    with pytest.raises(UserError, match="--output and --report are the same file"):
+        clean_sharegpt([tmp_path / "in.json"], tmp_path / "x", tmp_path / "a" / ".." / "x")
+    with pytest.raises(UserError, match=r"--report .* got a folder"):
+        clean_sharegpt([tmp_path / "in.json"], tmp_path / "out.jsonl", tmp_path)
+    with pytest.raises(UserError, match=r"--output .*in\.json is a file, a folder is needed there"):
+        clean_sharegpt([tmp_path / "in.json"], tmp_path / "in.json" / "out.jsonl", tmp_path / "r")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.json"]
 
 
 def test_the_real_dump(tmp_path: Path) -> None:

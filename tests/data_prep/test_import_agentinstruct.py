@@ -119,6 +119,8 @@ def test_where_the_input_cannot_be_had(write_jsonl: Write, tmp_path: Path, monke
     with pytest.raises(UserError, match=r"holds no \.parquet, \.jsonl or \.json file"):
         import_agentinstruct(str(tmp_path / "empty"), out)
     source = write_jsonl("in.jsonl", DB)
+    with pytest.raises(UserError, match=r"--output .* got a folder"):
+        import_agentinstruct(str(source), tmp_path)
     with pytest.raises(UserError, match="is an input file too"):
         import_agentinstruct(str(source), source)
     with pytest.raises(UserError, match="expected hf:OWNER/NAME"):

@@ -153,9 +153,10 @@ def flip(path: Path, position: int) -> None:
         (lambda p: Path(f"{p}.idx").unlink(), r"x\.idx: missing"),
         (lambda p: Path(f"{p}.bin").unlink(), r"x\.bin: missing"),
         (lambda p: Path(f"{p}.manifest.json").unlink(), r"manifest\.json: missing beside .*x\.bin and .*x\.idx"),
-        (lambda p: cut(Path(f"{p}.manifest.json")) or cut(Path(f"{p}.manifest.json")), "expected JSON, got a broken"),
-        (lambda p: Path(f"{p}.manifest.json").write_text("[]"), "not the manifest of an indexed dataset"),
-        (lambda p: Path(f"{p}.manifest.json").write_bytes(b"\xff\xfe"), "cannot be read as a manifest"),
+        (lambda p: cut(Path(f"{p}.manifest.json")) or cut(Path(f"{p}.manifest.json")), "not valid JSON"),
+        (lambda p: Path(f"{p}.manifest.json").write_text("{}"), "not the manifest of an indexed dataset"),
+        (lambda p: Path(f"{p}.manifest.json").write_text("[]"), "expected a JSON object, got list"),
+        (lambda p: Path(f"{p}.manifest.json").write_bytes(b"\xff\xfe"), "not valid JSON"),
         (lambda p: change_manifest(Path(f"{p}.manifest.json"), template="chatml"), "altered"),
         (lambda p: change_manifest(Path(f"{p}.manifest.json"), extra=1), "altered"),
         (lambda p: change_manifest(Path(f"{p}.manifest.json"), format_version=99), "format_version 1, got 99"),
@@ -172,6 +173,16 @@ def test_damage_is_refused(tmp_path: Path, damage: Callable[[Path], object], mes
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no indexed dataset at .*nowhere"):
         ConversationDataset(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("prefix", ["d/", "", ".", "d/.."])
+def test_a_prefix_needs_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="expected a path that ends in a name"):
+        write_indexed_dataset(prefix, DOCUMENTS, **FIELDS)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="expected a path that ends in a name"):
+        ConversationDataset(prefix)
+    assert not list(tmp_path.iterdir())
 
 
 def test_damaged_index_is_refused_without_hashes(tmp_path: Path) -> None:

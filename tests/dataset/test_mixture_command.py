@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from megatron_agent.dataset.config import SourceConfig
 from megatron_agent.dataset.mixture import load_config, main
 from megatron_agent.errors import UserError
+from megatron_agent.training.config import parse_config
 
 
 @pytest.fixture
@@ -57,11 +59,19 @@ def test_table_and_plot(content: dict, tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["data"].update(etta=1), "data.etta is not a known key"),
+        (lambda c: c["data"].update(etta=1), "data.*etta"),
+        (lambda c: c["data"]["agent"][0].update(wieght=1), "data.agent.*wieght"),
+        (lambda c: c["data"]["agent"][0].pop("prefix"), "data.agent.*prefix"),
+        (lambda c: c["data"].update(agent={"name": "a"}), "data.agent"),
+        (lambda c: c["data"].update(seed=1.5), "data.seed"),
+        (lambda c: c["data"].update(verify=1), "data.verify"),
+        (lambda c: c["data"].update(eta="much"), "data.eta.*much"),
+        (lambda c: c.update(data=[1]), "section `data` must be a mapping"),
+        (lambda c: c.update(training=3), "section `training` must be a mapping, got 3"),
         (lambda c: c["data"].update(eta=1.2), r"data.eta must lie in \[0, 1\], got 1.2"),
-        (lambda c: c.pop("training"), "section `training` is missing"),
-        (lambda c: c["training"].update(train_iters=0), "training.train_iters must be a whole number above 0, got 0"),
-        (lambda c: c["training"].pop("global_batch_size"), "training.global_batch_size must be .* got None"),
+        (lambda c: c.pop("data"), "data.agent must name at least one source"),
+        (lambda c: c["training"].update(train_iters=0), "training.train_iters must be at least 1, got 0"),
+        (lambda c: c["training"].update(global_batch_size="many"), "training.global_batch_size.*many"),
     ],
 )
 def test_bad_configuration(content: dict, tmp_path: Path, change: Callable[[dict], object], message: str) -> None:
@@ -77,8 +87,22 @@ def test_unreadable_configuration(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not valid YAML"):
         load_config(tmp_path / "c.yaml")
     (tmp_path / "c.yaml").write_text("just text")
-    with pytest.raises(UserError, match="expected sections"):
+    with pytest.raises(UserError, match="expected a mapping with sections"):
         load_config(tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text("data:\n  eta: 0.2\n  eta: 0.3\n")
+    with pytest.raises(UserError, match=r"key 'eta' is given twice in one mapping.*line 3"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_values_are_read_as_the_training_command_reads_them(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("data: {agent: [{name: a, prefix: p/a, weight: 4}], general: [{name: g, prefix: p}], eta: 75e-2}\n")
+    config, rows = load_config(file)
+    assert (config.eta, config.agent[0]) == (0.75, SourceConfig("a", "p/a", 4.0))
+    assert rows == 2000 * 64  # training's defaults
+    trained = parse_config(["--config", str(file), "--model.config", "llama-2-7b"])
+    assert trained.data == config
+    assert trained.num_rows == rows
 
 
 def test_exit_code(content: dict, tmp_path: Path) -> None:

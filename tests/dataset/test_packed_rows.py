@@ -134,7 +134,7 @@ def test_conversation_longer_than_a_row(config: DataConfig) -> None:
 
 @pytest.mark.parametrize(
     "difference",
-    [{"tokenizer_sha256": "b" * 64}, {"vocab_size": 2000}, {"template": "chatml"}],
+    [{"tokenizer_sha256": "b" * 64}, {"vocab_size": 2000}, {"template": "chatml"}, {"system_prompt": "Be quick."}],
     ids=lambda d: next(iter(d)),
 )
 def test_sources_must_agree(

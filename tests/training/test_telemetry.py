@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
-from megatron_agent.training.telemetry import append_line, drop_lines_after
+from megatron_agent.files import append_json_line
+from megatron_agent.training.telemetry import drop_lines_after
 
 
 def test_drop_lines_after(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for step in range(1, 6):
-        append_line(path, {"step": step})
+        append_json_line(path, {"step": step})
     with open(path, "a") as handle:
         handle.write('{"step": 6, "lo')
     drop_lines_after(path, 3)
