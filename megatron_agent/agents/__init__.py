@@ -1,0 +1,1 @@
+"""Agents: a chat client, the episode loop, and the record of what was played."""

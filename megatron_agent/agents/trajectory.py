@@ -1,0 +1,53 @@
+"""What was played, and its form as training data."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from megatron_agent.chat.conversation import Conversation, Turn
+from megatron_agent.environments.base import Message, Status
+
+_SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One episode: all messages (never the truncated view), the reward and how it ended.
+
+    The first `context_messages` messages came from the environment's reset: assistant messages among them
+    (the acknowledgement, demonstrations) are context, not the model's. Token counts are sums over the
+    episode's requests, None if the server reported none. `error` explains a `task error`.
+    """
+
+    task_id: str
+    category: str
+    messages: tuple[Message, ...]
+    context_messages: int
+    reward: float
+    status: Status
+    rounds: int
+    seconds: float
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    error: str | None = None
+
+
+def trajectory_to_conversation(trajectory: Trajectory, model: str | None = None) -> Conversation:
+    """Return the episode in AgentInstruct's schema: `loss` is true on the model's turns, false on context."""
+    turns: list[Turn] = []
+    for index, message in enumerate(trajectory.messages):
+        speaker = _SPEAKERS[message["role"]]
+        loss = index >= trajectory.context_messages if speaker == "gpt" else None
+        turns.append(Turn(speaker, message["content"], loss))
+    return Conversation(
+        id=trajectory.task_id,
+        turns=tuple(turns),
+        model=model,
+        reward=trajectory.reward,
+        task=trajectory.category,
+    )
+
+
+def sum_known(counts: Iterable[int | None]) -> int | None:
+    """Return the sum of the counts that are known, None when none is (servers need not report tokens)."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -1,0 +1,1 @@
+"""Environments agents act in; one module or folder a task."""

@@ -1,0 +1,66 @@
+"""What every environment looks like from outside: text in, text out, a reward at the end."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
+
+Message = dict[str, str]
+"""One chat message in the OpenAI form: `role` (system, user or assistant) and `content`."""
+
+Status = Literal[
+    "completed",
+    "invalid format",
+    "invalid action",
+    "limit reached",
+    "context limit",
+    "repetition",
+    "task error",
+]
+"""How an episode ended: AgentBench's outcomes; `task error` is the machinery's failure, not the model's."""
+
+STATUSES: tuple[str, ...] = get_args(Status)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The environment's answer to one reply.
+
+    `text` is the next user message (empty when the episode is over). `reward` lies in [0, 1] and `status` is
+    set only when `done`.
+    """
+
+    text: str
+    done: bool
+    reward: float = 0.0
+    status: Status | None = None
+
+
+class Task(Protocol):
+    """What the harness needs to know of a task; everything else is between the task and its environment."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def category(self) -> str: ...
+
+
+class Environment(Protocol):
+    """One episode at a time: `reset`, then `step` until `done` (or `stop`), then `reset` again or `close`.
+
+    An instance is used by one thread; concurrent episodes each get their own.
+    """
+
+    def reset(self, task: Any) -> list[Message]:
+        """Start an episode: return instruction, acknowledgement, demonstrations if any, and the task."""
+
+    def step(self, reply: str) -> Observation:
+        """Take the model's reply and answer with an observation."""
+
+    def stop(self, status: Status) -> Observation:
+        """End the episode from outside (repetition, context limit) and score what was done so far.
+
+        The harness counts a `task error` as 0, whatever was done.
+        """
+
+    def close(self) -> None:
+        """Release what the episode holds. Safe to call twice."""

@@ -1,0 +1,183 @@
+"""Problems of the Database task, read from AgentBench's dbbench files (JSONL or a JSON list)."""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from megatron_agent.chat.conversation import read_records, refuse_lone_surrogates, require_file
+from megatron_agent.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+
+MODIFICATIONS = ("INSERT", "DELETE", "UPDATE")
+"""Task types scored by the table's content instead of the answer."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose columns are all TEXT; cells are stored as text, as AgentBench does with `str(cell)`."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def creatable(self) -> bool:
+        """Whether MySQL accepts the column names: none empty, none ending in a blank, none twice."""
+        lowered = {column.lower() for column in self.columns}
+        return len(lowered) == len(self.columns) and all(column and not column.endswith(" ") for column in self.columns)
+
+
+@dataclass(frozen=True)
+class DatabaseTask:
+    """One problem: a question over one table, and the answer list or the md5 of the changed table."""
+
+    id: str
+    question: str
+    table_description: str
+    table: Table
+    category: str
+    label: tuple[object, ...] = ()
+    answer_md5: str | None = None
+
+    @property
+    def modifies(self) -> bool:
+        """Whether the task is scored by the table's content (INSERT, DELETE, UPDATE)."""
+        return self.category in MODIFICATIONS
+
+
+def read_database_tasks(path: str | Path) -> list[DatabaseTask]:
+    """Read every problem of a dbbench file.
+
+    Tolerated by name: a missing or null `id` (named `<file stem>_<row number from 0>`), `type` as a string or a
+    one-element list, `columns` as names or `{"name": ...}`, `label` as a single value, a missing
+    `add_description` (the standard sentence is made from the table). Fields this environment does not use
+    (`create`, `evaluation`, `example`, `heads`, `sql`, `source`) are ignored.
+
+    Raises UserError naming file, line and field for anything else, lone surrogates anywhere included.
+    """
+    path = Path(path)
+    tasks: list[DatabaseTask] = []
+    seen: dict[str, str] = {}
+    for index, (where, record) in enumerate(_records(path)):
+        task = parse_database_task(record, where, default_id=f"{path.stem}_{index}")
+        if task.id in seen:
+            raise UserError(f"{where}: id {task.id!r} was already used at {seen[task.id]}; ids must be unique")
+        seen[task.id] = where
+        tasks.append(task)
+    if not tasks:
+        raise UserError(f"{path}: expected at least one database task, found none")
+    return tasks
+
+
+def parse_database_task(record: object, where: str, default_id: str) -> DatabaseTask:
+    """Turn one dbbench record into a task; `where` (file and line) opens every error message."""
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected a JSON object with a database task, got {type(record).__name__}")
+    _refuse_lone_surrogates(record, where)
+    question = _text(record, "description", where)
+    table = _table(record.get("table"), where)
+    category = record.get("type")
+    if isinstance(category, list) and len(category) == 1:
+        category = category[0]
+    if not isinstance(category, str) or not category:
+        raise UserError(f'{where}: expected "type" to be a string or a list of one string, got {category!r}')
+    answer_md5 = record.get("answer_md5")
+    label = record.get("label")
+    if category in MODIFICATIONS:
+        if not isinstance(answer_md5, str):
+            raise UserError(f'{where}: a task of type {category} needs "answer_md5" (a string), got {answer_md5!r}')
+        label = ()
+    else:
+        if label is None:
+            raise UserError(f'{where}: a task of type {category} needs "label" (a list of answers), got none')
+        label = tuple(label) if isinstance(label, list) else (label,)
+        if any(isinstance(value, list | dict) for value in label):
+            raise UserError(f'{where}: expected "label" to list plain values, got {list(label)!r}')
+        answer_md5 = None
+    description = record.get("add_description") or describe_table(table)
+    if not isinstance(description, str):
+        raise UserError(f'{where}: expected "add_description" to be a string, got {description!r}')
+    identifier = record.get("id")
+    if identifier is None:
+        identifier = default_id
+    if isinstance(identifier, bool) or not isinstance(identifier, str | int) or identifier == "":
+        raise UserError(f'{where}: expected "id" to be a non-empty string or a whole number, got {identifier!r}')
+    return DatabaseTask(str(identifier), question, description, table, category, label, answer_md5)
+
+
+def _refuse_lone_surrogates(value: object, where: str) -> None:
+    """Look through a whole record: neither SQLite nor a server takes text that is not Unicode."""
+    if isinstance(value, str):
+        refuse_lone_surrogates(value, where)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            refuse_lone_surrogates(key, f"{where}: a key")
+            _refuse_lone_surrogates(item, f"{where}: {key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_lone_surrogates(item, f"{where}[{index}]")
+
+
+def describe_table(table: Table) -> str:
+    """Return AgentBench's standard sentence about a table."""
+    headers = ",".join(table.columns)
+    return f"The name of this table is {table.name}, and the headers of this table are {headers}."
+
+
+def _records(path: Path) -> Iterator[tuple[str, object]]:
+    if path.suffix != ".json":
+        yield from read_records(path)
+        return
+    try:
+        records = json.loads(require_file(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected a JSON list of database tasks: {error}") from error
+    if not isinstance(records, list):
+        raise UserError(f"{path}: expected a JSON list of database tasks, got {type(records).__name__}")
+    for index, record in enumerate(records):
+        yield f"{path} item {index}", record
+
+
+def _text(record: dict[str, object], key: str, where: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str) or not value:
+        raise UserError(f'{where}: expected "{key}" to be a non-empty string, got {value!r}')
+    return value
+
+
+def _table(value: object, where: str) -> Table:
+    info = value.get("table_info") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(info, dict):
+        raise UserError(f'{where}: expected "table" to hold "table_name" and "table_info", got {str(value)[:80]!r}')
+    name = _text(value, "table_name", where)
+    columns = info.get("columns")
+    if not isinstance(columns, list) or not columns:
+        raise UserError(f'{where}: expected "table_info.columns" to be a non-empty list, got {str(columns)[:80]!r}')
+    names: list[str] = []
+    for column in columns:
+        column = column.get("name") if isinstance(column, dict) else column
+        if not isinstance(column, str):
+            raise UserError(f"{where}: expected every column to have a name, got {column!r}")
+        names.append(column)
+    rows = info.get("rows")
+    if not isinstance(rows, list):
+        raise UserError(f'{where}: expected "table_info.rows" to be a list, got {type(rows).__name__}')
+    for index, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != len(names):
+            got = f"{len(row)} cells" if isinstance(row, list) else type(row).__name__
+            raise UserError(f"{where}: expected row {index} to have {len(names)} cells, one a column, got {got}")
+        if any(isinstance(cell, list | dict) for cell in row):
+            raise UserError(f"{where}: expected row {index} to hold plain values, got a nested one")
+    table = Table(name, tuple(names), tuple(tuple(str(cell) for cell in row) for row in rows))
+    if not table.creatable:
+        _LOG.warning(
+            "%s: MySQL cannot create table %r (an empty, blank-ended or repeated column name in %r); "
+            "as in AgentBench the task is played with an empty database",
+            where,
+            name,
+            names,
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Evaluation: tasks played by a model, results that survive a stop, scores."""

@@ -1,0 +1,37 @@
+"""`results.jsonl`: one line a finished task, appended and synced, so that a stopped run can go on."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from megatron_agent.agents.trajectory import Trajectory
+from megatron_agent.errors import UserError
+from megatron_agent.files import read_json_lines_tolerating_cut_tail
+
+Result = dict[str, Any]
+
+
+def result_of(trajectory: Trajectory) -> Result:
+    """Return the line of a trajectory; `messages` comes last, for reading by eye."""
+    fields = asdict(trajectory)
+    messages = list(fields.pop("messages"))
+    return {"id": fields.pop("task_id"), **fields, "seconds": round(trajectory.seconds, 3), "messages": messages}
+
+
+def read_results(path: Path) -> dict[str, Result]:
+    """Return the finished results by id; without the file, none.
+
+    A last line that a stop cut off, and tasks that ended in `task error`, do not count as finished: they are played
+    again. The file is left as it is. Raises UserError for any other damage.
+    """
+    results: dict[str, Result] = {}
+    for number, result in enumerate(read_json_lines_tolerating_cut_tail(path), start=1):
+        identifier, status = result.get("id"), result.get("status")
+        if not isinstance(identifier, str) or not isinstance(status, str):
+            raise UserError(
+                f'{path}:{number}: expected a result of an earlier run, with texts under "id" and "status", got '
+                f"{identifier!r} and {status!r}; mend the line, or give another --output folder"
+            )
+        if status != "task error":
+            results[identifier] = result
+    return results

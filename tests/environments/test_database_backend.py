@@ -1,0 +1,144 @@
+"""SQLite behind MySQL's surface: dialect, hash, bounds."""
+
+import hashlib
+import time
+from pathlib import Path
+
+import pytest
+
+from megatron_agent.environments.database.backend import SqliteBackend
+from megatron_agent.environments.database.dialect import mysql_to_sqlite
+from megatron_agent.environments.database.task import Table
+
+TABLE = Table(
+    "my table",
+    ("a b", "n", "it's"),
+    (("x", "9", "red"), ("Y", "10", "Blue"), ("z", "100", "100%"), ("w", "2.50", 'say "hi"')),
+)
+
+
+@pytest.fixture
+def backend() -> SqliteBackend:
+    backend = SqliteBackend(seconds_per_statement=0.5)
+    backend.create(TABLE)
+    return backend
+
+
+@pytest.mark.parametrize(
+    ("mysql", "result"),
+    [
+        # results as MySQL 8 gives them on TEXT columns
+        ("SELECT `a b` FROM `my table` WHERE n > 9.5 ORDER BY `a b`", "[('Y',), ('z',)]"),
+        ("SELECT `a b` FROM `my table` WHERE 10 <= n", "[('Y',), ('z',)]"),
+        ("SELECT `a b` FROM `my table` t WHERE t.n BETWEEN 9 AND 10", "[('x',), ('Y',)]"),
+        ("SELECT `a b` FROM `my table` WHERE `my table`.`n` IN (2.5, 100)", "[('z',), ('w',)]"),
+        ("SELECT `a b` FROM `my table` WHERE n NOT IN (9, 10, 100)", "[('w',)]"),
+        ("SELECT `a b` FROM `my table` WHERE n = 2.5", "[('w',)]"),
+        ("SELECT `a b` FROM `my table` WHERE n = '2.5'", "[]"),
+        ("SELECT `a b` FROM `my table` WHERE n > (SELECT AVG(n) FROM `my table`)", "[('z',)]"),
+        ("SELECT COUNT(*) FROM `my table` GROUP BY 1 > 0 HAVING COUNT(*) > 3", "[(4,)]"),
+        ('SELECT n FROM `my table` WHERE `a b` = "y"', "[('10',)]"),  # "..." is text, and case is ignored
+        ('SELECT n FROM `my table` WHERE `it\'s` = "say \\"hi\\""', "[('2.50',)]"),
+        ("SELECT 'it\\'s', 'a''b', 'tab\\t', \"x''y\"", "[(\"it's\", \"a'b\", 'tab\\t', \"x''y\")]"),
+        ("SELECT MAX(n) FROM `my table`", "[('9',)]"),  # text order, as MySQL's
+        ("SELECT MAX(CAST(n AS SIGNED)) FROM `my table`", "[(100,)]"),
+        ("SELECT MAX(n+0) FROM `my table`", "[(100,)]"),
+        ("SELECT '5' / '2'", "[(2.5,)]"),
+        ("SELECT n / 4 FROM `my table` WHERE `a b` = 'Y' # comment", "[(2.5,)]"),
+        ("SELECT IF(n > 50, 'big', 'small') FROM `my table` WHERE `a b` LIKE 'Z'", "[('big',)]"),
+        ("SELECT 1 FROM `my table` WHERE n = 9 || n = 10", "[(1,), (1,)]"),
+        ("SELECT CONCAT(n, '-', 7), CONCAT('a', NULL), CONCAT_WS(',', 'a', NULL, 'b'), MD5('x') FROM `my table` "
+         "WHERE `a b` = 'x' -- comment",
+         f"[('9-7', None, 'a,b', '{hashlib.md5(b'x').hexdigest()}')]"),
+        ("SELECT CASE WHEN n > 50 THEN 1 ELSE 0 END = 1 FROM `my table`", "[(0,), (0,), (1,), (0,)]"),
+        ("SELECT n FROM `my table` LIMIT 1, 2", "[('10',), ('100',)]"),
+    ],
+)  # fmt: skip
+def test_mysql_statements(backend: SqliteBackend, mysql: str, result: str) -> None:
+    assert backend.execute(mysql) == result
+
+
+def test_assignments_are_not_compared(backend: SqliteBackend) -> None:
+    assert backend.execute("UPDATE `my table` SET n = 7, `a b`=8 WHERE n = 10") == "[]"
+    assert backend.execute("SELECT `a b`, n FROM `my table` WHERE n < 9") == "[('8', '7'), ('w', '2.50')]"
+    assert backend.execute("TRUNCATE TABLE `my table`") == "[]"
+    assert backend.execute("SELECT * FROM `my table`") == "[]"
+
+
+def test_text_it_does_not_know_passes_through() -> None:
+    for sql in ("", "SELECT 'open", "hello world", "SELECT `a`, b.c FROM t WHERE x = 'y'", "\0", "é 日本 $x"):
+        assert mysql_to_sqlite(sql) == sql
+
+
+def test_hash_is_agentbenchs(backend: SqliteBackend) -> None:
+    """The formula written out: md5 of the sorted five-digit row hashes, cut at 1,024 bytes."""
+
+    def expected(rows: tuple[tuple[str, ...], ...]) -> str:
+        hashes = sorted(hashlib.md5(",".join(row).encode()).hexdigest()[:5] for row in rows)
+        return f"[('{hashlib.md5(','.join(hashes)[:1024].encode()).hexdigest()}',)]"
+
+    assert backend.table_hash(TABLE) == expected(TABLE.rows)
+    many = Table("t", ("a", "b"), tuple((str(i), "ü") for i in range(300)))
+    backend.create(many)
+    assert backend.table_hash(many) == expected(many.rows)
+    assert expected(many.rows) != expected(many.rows[:100])
+    backend.execute("UPDATE t SET b = NULL")  # CONCAT_WS skips NULL
+    assert backend.table_hash(many) == expected(tuple((a,) for a, _ in many.rows))
+    backend.execute("DELETE FROM t")
+    assert backend.table_hash(many) == "[(None,)]"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ATTACH DATABASE '{path}' AS x",
+        "VACUUM INTO '{path}'",
+        "PRAGMA writable_schema = 1",
+        "SELECT load_extension('{path}')",
+        "BEGIN",
+        "SAVEPOINT s",
+        "CREATE VIRTUAL TABLE v USING fts5(x)",
+        "SELECT length(zeroblob(1000000000))",
+        "SELECT 1; SELECT 2",
+    ],
+)
+def test_refused_statements(backend: SqliteBackend, sql: str, tmp_path: Path) -> None:
+    text = backend.execute(sql.format(path=tmp_path / "out"))
+    assert not text.startswith("["), text
+    assert not list(tmp_path.iterdir())
+    assert backend.execute("SELECT COUNT(*) FROM `my table`") == "[(4,)]"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT COUNT(*) FROM c",
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c",
+        "WITH RECURSIVE c(x) AS (SELECT 'abcdefgh' UNION ALL SELECT x || x FROM c) SELECT length(x) FROM c",
+        "WITH RECURSIVE c(x) AS (SELECT 'abcdefgh' UNION ALL SELECT concat(x, x) FROM c) SELECT length(x) FROM c",
+        "SELECT COUNT(*) FROM `my table` a, `my table` b, `my table` c, `my table` d, `my table` e, `my table` f, "
+        "`my table` g, `my table` h, `my table` i, `my table` j, `my table` k, `my table` l, `my table` m",
+    ],
+)
+def test_statements_are_bounded(backend: SqliteBackend, sql: str) -> None:
+    started = time.monotonic()
+    assert len(backend.execute(sql)) <= 811
+    assert time.monotonic() - started < 5
+    assert backend.execute("SELECT COUNT(*) FROM `my table`") == "[(4,)]"
+
+
+def test_unbounded_growth_ends(backend: SqliteBackend) -> None:
+    backend.execute("UPDATE `my table` SET n = n || hex(randomblob(100))")
+    for _ in range(40):
+        text = backend.execute("INSERT INTO `my table` SELECT * FROM `my table`")
+        if text != "[]":
+            break
+    assert "full" in text or text.startswith("3024"), text
+
+
+def test_a_table_mysql_could_not_create_is_not_there() -> None:
+    backend = SqliteBackend()
+    table = Table("t", ("a", ""), (("1", "2"),))
+    backend.create(table)
+    assert backend.execute("SELECT * FROM t") == "no such table: t"
+    assert backend.table_hash(table) == "no such table: t"
