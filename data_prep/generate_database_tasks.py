@@ -30,10 +30,13 @@ def generate_database_tasks(
     from megatron_agent.agents.trajectory import trajectory_to_conversation
     from megatron_agent.chat.conversation import write_conversations
     from megatron_agent.environments.database import INSTRUCTIONS
-    from megatron_agent.files import atomic_write
+    from megatron_agent.files import atomic_write, check_writable
 
     if instruction not in INSTRUCTIONS:
         raise UserError(f"--instruction: expected one of {', '.join(INSTRUCTIONS)}, got {instruction!r}")
+    for flag, path in (("--output", output), ("--trajectories", trajectories)):
+        if path is not None:
+            check_writable(path, flag)
     tasks = generate_tasks(split, count, seed)
     with atomic_write(output) as handle:
         for generated in tasks:
