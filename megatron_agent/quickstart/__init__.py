@@ -1,0 +1,1 @@
+"""The whole method in miniature on a CPU: `python -m megatron_agent.quickstart`."""
