@@ -57,7 +57,7 @@ def draw_loss_curve(metrics: list[dict[str, Any]], validation: list[dict[str, An
         points = [
             (record["step"], record["source_loss"][source]) for record in metrics if source in record["source_loss"]
         ]
-        axes.plot(*zip(*points, strict=True), color=color, alpha=0.6, label=f"{source}, training")
+        axes.plot(*zip(*points, strict=True), ".-", color=color, alpha=0.6, label=f"{source}, training")
         held_out = [(record["step"], record["loss"][source]) for record in validation]
         axes.plot(*zip(*held_out, strict=True), "o--", color=color, label=f"{source}, held out")
     axes.set(xlabel="step", ylabel="loss per trained token", ylim=(0, None), title="Quickstart")
