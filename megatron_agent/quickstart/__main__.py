@@ -5,6 +5,7 @@ Every step is a command of this project, shown before it runs. A stopped quickst
 
 import argparse
 import os
+import platform
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 from megatron_agent.chat.tokenizer import available_cores
 from megatron_agent.configuration import read_yaml
-from megatron_agent.errors import run_command
+from megatron_agent.errors import UserError, run_command
 from megatron_agent.quickstart import assets
 from megatron_agent.quickstart.report import write_report
 from megatron_agent.quickstart.serve import serve
@@ -49,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         precision = "bf16" if assets.has_fast_bf16() else "fp32"
     if not CONFIG.is_file():
         parser.error(f"run this in the root of the repository: {CONFIG} is not here")
+    if sys.version_info < (3, 11):
+        raise UserError(
+            f"the quickstart serves its model with transformers 5, which needs Python 3.11 or newer; this is Python "
+            f"{platform.python_version()}. Run: make clean && make quickstart PYTHON=python3.11"
+        )
     cores = available_cores()
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"  # the model is served on loopback

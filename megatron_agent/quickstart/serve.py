@@ -1,7 +1,6 @@
 """Serve a Hugging Face checkpoint with `transformers serve` on loopback, for as long as a `with` block lasts."""
 
 import contextlib
-import importlib.util
 import os
 import socket
 import subprocess
@@ -30,8 +29,11 @@ def serve(model: Path, dtype: str, log: Path, start_seconds: float = 180.0) -> I
     Raises :class:`UserError` with the end of the server's log when it does not come up.
     """
     port = free_port()
-    command = [sys.executable, "-m", *_serve_command(model), "--device", "cpu", "--dtype", dtype]
-    command += ["--continuous-batching", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model), "--device", "cpu"]
+    command += ["--dtype", dtype, "--host", "127.0.0.1", "--port", str(port), "--continuous-batching"]
+    # By default the cache takes most of the machine's memory, and every step reads all of it: 12 short episodes need
+    # 6,144 places (1.3 GB in all, and twice as fast).
+    command += ["--cb-block-size", "16", "--cb-num-blocks", "384", "--cb-max-batch-tokens", "256"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     with open(log, "w", encoding="utf-8") as output:
         server = subprocess.Popen(
@@ -47,16 +49,6 @@ def serve(model: Path, dtype: str, log: Path, start_seconds: float = 180.0) -> I
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
-
-
-def _serve_command(model: Path) -> list[str]:
-    """`transformers serve MODEL`, as a module and its arguments."""
-    if importlib.util.find_spec("transformers.cli") is None:  # transformers 4, the newest for Python 3.10
-        return ["transformers.commands.transformers_cli", "serve", "--force-model", str(model)]
-    # By default the cache takes most of the machine's memory, and every step reads all of it: 12 short episodes need
-    # 6,144 places (1.3 GB in all, and twice as fast).
-    cache = ["--cb-block-size", "16", "--cb-num-blocks", "384", "--cb-max-batch-tokens", "256"]
-    return ["transformers.cli.transformers", "serve", str(model), *cache]
 
 
 def _wait_until_up(server: "subprocess.Popen[bytes]", port: int, log: Path, start_seconds: float) -> None:

@@ -66,8 +66,9 @@ def train(config: TrainConfig) -> None:
         start_step = load_training_checkpoint(trainer, own)
     elif start is not None:
         load_weights(trainer, start)
+    parameters = parameters_per_rank(trainer)
     if is_main_rank():
-        print_derived(derived_numbers(config, llama, rows, trainer, data_parallel_size, num_microbatches))
+        print_derived(derived_numbers(config, llama, rows, parameters, data_parallel_size, num_microbatches))
         if own is not None:
             print(f"resuming {own} after step {start_step}", flush=True)
     run_steps(trainer, config, rows, start_step, num_microbatches, hf_folder)
@@ -197,18 +198,25 @@ def step_record(
     }
 
 
+def parameters_per_rank(trainer: Trainer) -> list[int]:
+    """Return the number of parameters each rank holds, vocabulary padding included."""
+    counts = [0] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(counts, sum(weight.numel() for weight in trainer.gpt_model.parameters()))
+    return counts
+
+
 def derived_numbers(
     config: TrainConfig,
     llama: LlamaConfig,
     rows: PackedRows,
-    trainer: Trainer,
+    parameters: list[int],
     data_parallel_size: int,
     num_microbatches: int,
 ) -> list[tuple[str, str]]:
     """Return what the configuration implies, as (name, value) lines."""
     training, parallel = config.training, config.parallel
     per_step = training.global_batch_size * config.data.seq_length
-    local = sum(parameter.numel() for parameter in trainer.model_chunks[0].parameters())
+    distinct = " or ".join(f"{count:,}" for count in sorted(set(parameters)))
     warmup = round(training.train_iters * config.optimizer.lr_warmup_fraction)
     decay = round(training.train_iters * config.optimizer.lr_decay_fraction)
     pipeline = parallel.pipeline_model_parallel_size
@@ -216,7 +224,7 @@ def derived_numbers(
         ("device", torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU (gloo)"),
         ("layer spec", layer_spec_name(torch.bfloat16 if training.precision == "bf16" else torch.float32)),
         ("layout", f"TP {parallel.tensor_model_parallel_size} x PP {pipeline} x DP {data_parallel_size}"),
-        ("parameters", f"{llama.num_parameters():,} ({local:,} on rank 0)"),
+        ("parameters", f"{llama.num_parameters():,}; {distinct} a rank"),
         ("vocabulary", f"{llama.vocab_size:,}, padded to {padded_vocab_size(llama.vocab_size):,}"),
         ("precision", training.precision),
         (
