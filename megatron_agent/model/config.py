@@ -1,6 +1,7 @@
 """What a Llama model is (sizes) and how it is laid over ranks. No torch import: readable from `--help`."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,13 @@ def _config_from_record(record: dict[str, Any], file: Path) -> LlamaConfig:
     def number(key: str, default: Any = None) -> Any:
         value = record.get(key)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        if not _is_positive(value):
             raise UserError(f'{file}: expected a positive number under "{key}", got {record.get(key)!r}')
         return value
+
+    tied = record.get("tie_word_embeddings", False)
+    if not isinstance(tied, bool):
+        raise UserError(f'{file}: expected true or false under "tie_word_embeddings", got {tied!r}')
 
     heads = int(number("num_attention_heads"))
     hidden_size = int(number("hidden_size"))
@@ -103,7 +108,7 @@ def _config_from_record(record: dict[str, Any], file: Path) -> LlamaConfig:
         rms_norm_eps=float(number("rms_norm_eps", 1e-6)),
         rope_theta=rope_theta,
         rope_scaling=rope_scaling,
-        tie_word_embeddings=bool(record.get("tie_word_embeddings", False)),
+        tie_word_embeddings=tied,
         max_position_embeddings=int(number("max_position_embeddings", 2048)),
     )
 
@@ -122,21 +127,30 @@ def _refuse_unsupported(record: dict[str, Any], file: Path) -> None:
         raise UserError(f"{file}: quantised weights are not supported; save the model in bf16, fp16 or fp32 first")
 
 
+def _is_positive(value: object) -> bool:
+    """True for a finite JSON number above 0 (`true` is none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
 def _rope_settings(record: dict[str, Any], file: Path) -> tuple[float, dict[str, Any] | None]:
     """Return (rope_theta, scaling or None) from either spelling of the settings."""
     settings = record.get("rope_parameters") or record.get("rope_scaling") or {}
+    if not isinstance(settings, dict):
+        raise UserError(f"{file}: expected a JSON object under rope_parameters or rope_scaling, got {settings!r}")
     theta = settings.get("rope_theta", record.get("rope_theta"))
-    theta = 10000.0 if theta is None else float(theta)  # transformers' own default
+    theta = 10000.0 if theta is None else theta  # transformers' own default
+    if not _is_positive(theta):
+        raise UserError(f'{file}: expected a positive number under "rope_theta", got {theta!r}')
     rope_type = settings.get("rope_type", settings.get("type", "default"))
     if rope_type not in ROPE_TYPES:
         raise UserError(f"{file}: expected a rope_type in {', '.join(ROPE_TYPES)}, got {rope_type!r}")
     if rope_type == "default":
-        return theta, None
+        return float(theta), None
     keys = LLAMA3_ROPE_KEYS if rope_type == "llama3" else ("factor",)
-    missing = [key for key in keys if not isinstance(settings.get(key), int | float)]
+    missing = [key for key in keys if not _is_positive(settings.get(key))]
     if missing:
-        raise UserError(f"{file}: rope_type {rope_type!r} needs a number under {', '.join(missing)}")
-    return theta, {"rope_type": rope_type, **{key: settings[key] for key in keys}}
+        raise UserError(f"{file}: rope_type {rope_type!r} needs a positive number under {', '.join(missing)}")
+    return float(theta), {"rope_type": rope_type, **{key: settings[key] for key in keys}}
 
 
 _LLAMA_2_7B = LlamaConfig(

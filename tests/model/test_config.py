@@ -98,6 +98,12 @@ def test_written_configuration_is_read_back(tmp_path: Path) -> None:
         ({"hidden_size": "64"}, "\"hidden_size\", got '64'"),
         ({"num_key_value_heads": 3}, "not a multiple of num_key_value_heads 3"),
         ({"hidden_size": 66}, "hidden_size 66 is not a multiple"),
+        ({"hidden_size": float("inf")}, '"hidden_size", got inf'),
+        ({"tie_word_embeddings": "false"}, "\"tie_word_embeddings\", got 'false'"),
+        ({"rope_scaling": "linear"}, "expected a JSON object under rope_parameters or rope_scaling, got 'linear'"),
+        ({"rope_parameters": {"rope_theta": "abc"}}, "\"rope_theta\", got 'abc'"),
+        ({"rope_parameters": {"rope_theta": -1.0}}, '"rope_theta", got -1.0'),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 0}}, "needs a positive number under factor"),
     ],
 )
 def test_other_models_are_refused_by_name(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
