@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megatron_agent.errors import UserError
-from megatron_agent.model.checkpoint_folder import read_json, write_json
+from megatron_agent.files import read_json_object
+from megatron_agent.model.checkpoint_folder import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ class SafetensorsFolder:
 
 def _weight_files(folder: Path) -> list[str]:
     if (folder / INDEX_FILE).is_file():
-        weight_map = read_json(folder / INDEX_FILE).get("weight_map")
+        weight_map = read_json_object(folder / INDEX_FILE, "download it again").get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise UserError(f'{folder / INDEX_FILE}: expected a "weight_map" of tensor names to files')
         files = sorted(set(weight_map.values()))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_agent.errors import UserError
-from megatron_agent.files import atomic_write, fsync_directory, sha256_file
+from megatron_agent.files import atomic_write, fsync_directory, read_json_object, sha256_file
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -189,14 +189,9 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; `UserError` naming the file when it is missing or is no JSON object."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path, "the checkpoint is damaged, restore it from a copy")
     except FileNotFoundError:
         raise UserError(f"expected the file {path}, found none; the checkpoint is incomplete") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); the checkpoint is damaged") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{path}: expected a JSON object, got {type(record).__name__}")
-    return record
 
 
 def _files(folder: Path) -> Iterator[str]:

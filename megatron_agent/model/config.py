@@ -1,12 +1,12 @@
 """What a Llama model is (sizes) and how it is laid over ranks. No torch import: readable from `--help`."""
 
-import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from megatron_agent.errors import UserError
+from megatron_agent.files import read_json_object
 
 VOCAB_MULTIPLE = 128  # rows of the embedding are padded to this multiple, whatever the tensor parallelism
 ROPE_TYPES = ("default", "linear", "llama3")
@@ -66,12 +66,7 @@ class LlamaConfig:
                 f"expected a Hugging Face config.json at {file}, found none; "
                 "give a model folder written by save_pretrained"
             )
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{file} is not valid JSON ({error}); download it again") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{file}: expected a JSON object, got {type(record).__name__}")
+        record = read_json_object(file, "download it again")
         return _config_from_record(record, file)
 
 
