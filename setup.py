@@ -11,11 +11,15 @@ from setuptools import find_packages, setup
 EXTRAS = {
     "gpu": ["transformer-engine[pytorch]"],
     "hub": ["huggingface_hub", "pyarrow"],
-    "english": ["py3langid"],
+    "sharegpt": ["beautifulsoup4", "datasketch", "markdownify", "py3langid"],
     "hf": ["transformers"],
     "quickstart": ["gguf", "transformers[serving]"],  # and the data wheels of .ci/make_venv.sh
     "test": [
+        "beautifulsoup4",
+        "datasketch",
+        "huggingface_hub",
         "hypothesis",
+        "markdownify",
         "mypy",
         "py3langid",
         "pyarrow",

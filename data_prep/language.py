@@ -1,4 +1,4 @@
-"""The language of a conversation, by py3langid (offline, deterministic; extra `english`)."""
+"""The language of a conversation, by py3langid (offline, deterministic; extra `sharegpt`)."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ def load_detector() -> Callable[[Sequence[Turn]], str]:
         import py3langid
     except ImportError as error:
         raise UserError(
-            "--keep-lang needs py3langid; pip install 'agentlm-megatron[english]', or leave --keep-lang out"
+            "--keep-lang needs py3langid; pip install 'agentlm-megatron[sharegpt]', or leave --keep-lang out"
         ) from error
 
     def detect(turns: Sequence[Turn]) -> str:

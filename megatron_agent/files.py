@@ -2,13 +2,14 @@
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from megatron_agent.errors import UserError
 
@@ -137,6 +138,16 @@ def _naming(path: Path) -> Iterator[None]:
 def _name(error: OSError, path: Path) -> None:
     """Let `error` speak of `path`."""
     error.filename, error.filename2 = str(path), None
+
+
+def open_decompressed(path: str | Path) -> IO[bytes]:
+    """Open a file for reading bytes, through gzip when it begins as gzip does, whatever its name.
+
+    A gzip file that was cut or damaged raises EOFError, `zlib.error` or `gzip.BadGzipFile` (an OSError) on reading.
+    """
+    with open(path, "rb") as handle:
+        compressed = handle.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(path, "rb")) if compressed else open(path, "rb")
 
 
 def sha256_file(path: str | Path) -> str:

@@ -5,15 +5,17 @@ One conversation a line (JSONL), as `THUDM/AgentInstruct` ships it:
 and, optionally, `source`, `model`, `reward` and `task`.
 """
 
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from megatron_agent.errors import UserError
-from megatron_agent.files import atomic_write
+from megatron_agent.files import atomic_write, open_decompressed
 
 SPEAKERS = ("human", "gpt", "system")
 TURN_KEYS = ("from", "loss", "value")
@@ -140,12 +142,12 @@ def read_located_conversations(path: str | Path) -> Iterator[tuple[str, Conversa
 def read_records(path: str | Path) -> Iterator[tuple[str, object]]:
     """Yield `(where, decoded value)` for every non-blank line of a JSONL file.
 
-    Refused with a `UserError`: a missing file, bytes that are not UTF-8, bad JSON, NaN or Infinity, a key
-    given twice in one object, nesting too deep to decode.
+    The file may be compressed with gzip. Refused with a `UserError`: a missing file, gzip data that is cut, bytes
+    that are not UTF-8, bad JSON, NaN or Infinity, a key given twice in one object, nesting too deep to decode.
     """
     path = require_file(path)
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, start=1):
+    with open_decompressed(path) as handle:
+        for number, line in enumerate(decompressed_lines(handle, path), start=1):
             if line.isspace():
                 continue
             where = f"{path}:{number}"
@@ -157,6 +159,14 @@ def read_records(path: str | Path) -> Iterator[tuple[str, object]]:
             record = decode_json(line, where)
             identifier = record.get("id") if isinstance(record, dict) else None
             yield (f"{where} (id {identifier!r})" if isinstance(identifier, str) else where), record
+
+
+def decompressed_lines(handle: IO[bytes], path: Path) -> Iterator[bytes]:
+    """Yield the lines of `handle`; `UserError` where a gzip file is cut or damaged."""
+    try:
+        yield from handle
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}: a gzip file that is cut or damaged ({error}); fetch it again") from error
 
 
 def write_conversations(path: str | Path, conversations: Iterable[Conversation]) -> int:

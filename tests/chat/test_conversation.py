@@ -1,5 +1,6 @@
 """The record and its file: what is read, what comes back, and what is refused with which words."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from megatron_agent.chat.conversation import (
     conversation_to_record,
     parse_conversation,
     read_conversations,
+    read_records,
     write_conversations,
 )
 from megatron_agent.errors import UserError
@@ -163,3 +165,17 @@ def test_untrainable_names_the_rule(turns: tuple[Turn, ...], words: str) -> None
         check_trainable(Conversation("a", turns), "f:1 (id 'a')")
     assert str(caught.value).startswith("f:1 (id 'a'): ")
     assert words in str(caught.value)
+
+
+def test_gzip_files_are_read_whatever_their_name(tmp_path: Path) -> None:
+    record = '{"id": "a", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes"}]}\n'
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(gzip.compress(record.encode() * 2))
+    assert [conversation.id for conversation in read_conversations(path)] == ["a", "a"]
+
+
+def test_a_cut_gzip_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"id": "a"}\n' * 50)[:-12])
+    with pytest.raises(UserError, match=r"data\.jsonl\.gz: a gzip file that is cut or damaged"):
+        list(read_records(path))

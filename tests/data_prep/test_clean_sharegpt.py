@@ -86,7 +86,7 @@ def test_repairs_and_roles(tmp_path: Path) -> None:
 
 
 def test_languages(tmp_path: Path) -> None:
-    pytest.importorskip("py3langid", reason="--keep-lang needs py3langid (extra english)")
+    pytest.importorskip("py3langid", reason="--keep-lang needs py3langid (extra sharegpt)")
     english = "Could you explain to me how the weather works in the mountains during the winter season?"
     german = "Kannst du mir bitte erklären, wie das Wetter im Winter in den Bergen entsteht und warum?"
     code = "```python\nwarum = 'wie das Wetter im Winter in den Bergen'\n```\n"
@@ -99,7 +99,7 @@ def test_languages(tmp_path: Path) -> None:
 
 def test_language_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forbid_import(monkeypatch, "py3langid")
-    with pytest.raises(UserError, match=r"--keep-lang needs py3langid; pip install 'agentlm-megatron\[english\]'"):
+    with pytest.raises(UserError, match=r"--keep-lang needs py3langid; pip install 'agentlm-megatron\[sharegpt\]'"):
         run(tmp_path, [GOOD], keep_lang="en")
     assert not (tmp_path / "out.jsonl").exists()
 
