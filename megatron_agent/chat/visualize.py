@@ -3,54 +3,42 @@
 The most useful check of a chat data set is to look at it (nanochat's `visualize_tokenization` is the model).
 """
 
-import html
-from collections.abc import Iterable, Sequence
+import functools
+import unicodedata
+from collections.abc import Sequence
 
-from megatron_agent.chat.template import Span, count_tokens
+from megatron_agent.chat.template import Span
 from megatron_agent.chat.tokenizer import Tokenizer
 
 TRAINED_ANSI, CONTEXT_ANSI, RESET_ANSI = "\x1b[1;32m", "\x1b[2m", "\x1b[0m"
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>Masked examples</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222; }}
-pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font: 13px/1.5 ui-monospace, monospace;
-      border: 1px solid #ddd; border-radius: 4px; padding: 1em; }}
-.trained {{ background: #c9f2cf; color: #064d15; }}
-.context {{ color: #777; }}
-p.counts {{ color: #555; margin: 0; }}
-</style>
-</head>
-<body>
-<h1>Masked examples</h1>
-<p><span class="trained">Trained tokens</span> enter the loss; <span class="context">context tokens</span>
-are read by the model only.</p>
-{examples}
-</body>
-</html>
-"""
+
+def token_texts(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
+    """Return the text of each token as it reads in the document; the texts join to the decoded document.
+
+    A token decoded alone would lose the blank before it (SentencePiece), so its text is what it adds to the one
+    before. A character that is spread over several tokens (byte pieces) belongs to the last of them; the others are
+    empty.
+    """
+    decode = functools.lru_cache(maxsize=1 << 18)(tokenizer.decode)  # pairs of tokens recur
+    texts: list[str] = []
+    start = 0  # tokens from here are decoded again, as the context of the next one
+    done = 0  # tokens before this one have their text
+    for end in range(1, len(ids) + 1):
+        added = decode(tuple(ids[start:end]))[len(decode(tuple(ids[start:done]))) :]
+        last = end == len(ids) or ids[end] in tokenizer.control_ids
+        if added.endswith("\ufffd") and not last:
+            texts.append("")  # perhaps the first bytes of a character
+            continue
+        texts.append(added)
+        start, done = done, end
+    return texts
 
 
 def decode_spans(spans: Sequence[Span], tokenizer: Tokenizer) -> list[str]:
-    """Decode each span as it reads inside its exchange; the texts join to the decoded document.
-
-    A SentencePiece model drops the blank before the first word of whatever it decodes, so a span decoded alone
-    would lose the blank between `[/INST]` and the answer. The text of a span is therefore what it adds to the
-    text of everything since the last control token.
-    """
-    texts: list[str] = []
-    open_run: list[int] = []
-    for span in spans:
-        before = tokenizer.decode(open_run)
-        open_run = open_run + span.ids
-        texts.append(tokenizer.decode(open_run)[len(before) :])
-        last_control = max((i for i, token in enumerate(open_run) if token in tokenizer.control_ids), default=-1)
-        open_run = open_run[last_control + 1 :]
-    return texts
+    """Decode each span as it reads inside its exchange; the texts join to the decoded document."""
+    texts = iter(token_texts([token for span in spans for token in span.ids], tokenizer))
+    return ["".join(next(texts) for _ in span.ids) for span in spans]
 
 
 def render_terminal(spans: Sequence[Span], tokenizer: Tokenizer) -> str:
@@ -65,26 +53,25 @@ def render_terminal(spans: Sequence[Span], tokenizer: Tokenizer) -> str:
     return "".join(coloured)
 
 
-def render_html(examples: Iterable[tuple[str, Sequence[Span]]], tokenizer: Tokenizer) -> str:
-    """Return a self-contained HTML page of `(title, spans)` examples."""
-    sections = []
-    for title, spans in examples:
-        body = "".join(
-            f'<span class="{"trained" if span.trained else "context"}">'
-            f"{html.escape(show_control_characters(text))}</span>"
-            for span, text in zip(spans, decode_spans(spans, tokenizer), strict=True)
-        )
-        trained = count_tokens(span for span in spans if span.trained)
-        sections.append(
-            f"<h2>{html.escape(show_control_characters(title))}</h2>\n"
-            f'<p class="counts">{count_tokens(spans):,} tokens, {trained:,} trained</p>\n<pre>{body}</pre>'
-        )
-    return PAGE.format(examples="\n".join(sections))
-
-
 def show_control_characters(text: str) -> str:
-    """Replace control characters other than tab and newline by visible symbols (ESC becomes U+241B)."""
-    table = {code: 0x2400 + code for code in range(32) if code not in (9, 10)}
-    table[0x7F] = 0x2421
-    table.update(dict.fromkeys(range(0x80, 0xA0), 0xFFFD))  # C1 controls: some terminals obey them
-    return text.translate(table)
+    """Replace characters that act instead of being seen by visible symbols; tabs and newlines stay.
+
+    ASCII controls become their pictures (ESC becomes U+241B). Other controls, characters that turn the direction of
+    writing around, zero-width ones, line separators and lone surrogates become `[U+202E]` and the like.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible, text))
+
+
+@functools.cache
+def _visible(character: str) -> str:
+    code = ord(character)
+    if character in "\t\n":
+        return character
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return f"[U+{code:04X}]" if hidden else character

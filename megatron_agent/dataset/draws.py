@@ -6,7 +6,7 @@ versions and machines; it does not guarantee the methods of its `Generator`.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ class DrawSource:
     group: str
     """`agent` or `general`."""
     weight: float
+    """Share of this source among the draws of its group, up to a factor common to the group."""
     documents: IntArray
     """Numbers of the conversations that may be drawn, ascending."""
 
@@ -55,6 +56,34 @@ def split_documents(count: int, fraction: float, seed: int, name: str) -> tuple[
         )
     order = permutation(count, seed, "validation", name)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def draws_for_token_shares(
+    sources: list[DrawSource], lengths: list[IntArray], eta: float
+) -> tuple[list[DrawSource], float]:
+    """Turn `eta` and weights meant as shares of tokens into the ones of draws that give these shares.
+
+    A draw from a source brings the mean length of its conversations in `documents` (`lengths[s][d]` tokens), exactly
+    so over each pass. So a source is drawn in proportion to its token share divided by that mean; the general sources
+    keep their ratios for every eta, and eta 0 and 1 stay 0 and 1.
+    """
+    weighted = [
+        replace(source, weight=source.weight / float(table[source.documents].mean()))
+        for source, table in zip(sources, lengths, strict=True)
+    ]
+    # draws per token of each group: the sum of (share of the group's tokens / mean length) over its sources
+    agent, general = (
+        sum(w.weight for w in weighted if w.group == group)
+        / (sum(s.weight for s in sources if s.group == group) or 1.0)
+        for group in ("agent", "general")
+    )
+    return weighted, eta * agent / (eta * agent + (1 - eta) * general)
+
+
+def draw_probabilities(sources: list[DrawSource], eta: float) -> list[float]:
+    """Return the probability of each source at a draw, when agent sources are drawn with probability `eta`."""
+    total = {group: sum(s.weight for s in sources if s.group == group) for group in ("agent", "general")}
+    return [(eta if s.group == "agent" else 1 - eta) * s.weight / total[s.group] for s in sources]
 
 
 def draw_conversations(sources: list[DrawSource], eta: float, seed: int) -> Iterator[tuple[IntArray, IntArray]]:

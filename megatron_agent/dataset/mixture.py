@@ -1,4 +1,4 @@
-"""Command: what a mixture comes to, before any training: shares, passes over each source, packing fill."""
+"""Command: what a mixture comes to, before any training: shares, passes over each source, repeats, packing fill."""
 
 import argparse
 import json
@@ -8,20 +8,24 @@ from typing import Any
 from megatron_agent.configuration import config_parser, read_yaml
 from megatron_agent.dataset.config import DataConfig
 from megatron_agent.errors import UserError, run_command
-from megatron_agent.files import atomic_write, check_writable
+from megatron_agent.files import check_writable
 
 DESCRIPTION = """\
 Plan the mixture of agent and general conversations and print what it comes to: realised shares by conversation,
-token and trained token, passes over every source, and how full the packed rows are.
+token and trained token, passes over every source, repeats, and how full the packed rows are.
 
-Reads two sections of a training configuration: `data` (sources, weights, eta, seq_length, seed) and `training`
-(train_iters and global_batch_size, which make the number of rows). Nothing is trained; it takes seconds.
+Reads two sections of a training configuration: `data` (sources, weights, eta, eta_per, seq_length, seed) and
+`training` (train_iters and global_batch_size, which make the number of rows). Nothing is trained; it takes seconds.
+--eta-scan plans eta 0.0, 0.1 ... 1.0 from the same indexed datasets.
 """
 EXAMPLE = """\
 example:
-  python -m megatron_agent.dataset.mixture --config launch/configs/quickstart.yaml --eta 0.5 --plot shares.png
+  python -m megatron_agent.dataset.mixture --config launch/configs/quickstart.yaml --eta 0.5 --plot mixture.png
+  python -m megatron_agent.dataset.mixture --config launch/configs/quickstart.yaml --eta-scan --plot scan.png
 """
 
+SCAN = [step / 10 for step in range(11)]
+"""The values of eta of AgentTuning's scan on the 7B model."""
 
 ROW_DEFAULTS = {"train_iters": 2000, "global_batch_size": 64}
 """What makes the number of rows, with the training command's defaults."""
@@ -62,61 +66,24 @@ def load_config(path: str | Path, eta: float | None = None) -> tuple[DataConfig,
     return config, rows
 
 
-def print_summary(summary: dict[str, Any]) -> None:
-    """Print a mixture summary as a table in the terminal."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def scan_eta(config: DataConfig, num_rows: int) -> list[dict[str, Any]]:
+    """Return the summary of the mixture at each eta of `SCAN`; the datasets are opened, and hashed, once.
 
-    title = f"Mixture at eta = {summary['eta']:g}: {summary['rows']:,} rows of {summary['seq_length']:,} tokens"
-    table = Table(
-        title=title,
-        caption="expected, drawn: share of conversations; tokens, trained: share of (trained) tokens",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("source", overflow="fold")
-    for heading in ("group", "count", "expected", "drawn", "tokens", "trained", "passes", "held out"):
-        table.add_column(heading, justify="right", overflow="fold")
-    for name, source in summary["sources"].items():
-        table.add_row(
-            name,
-            source["group"],
-            f"{source['conversations']:,}",
-            f"{source['expected_share']:.2%}",
-            f"{source['conversation_share']:.2%}",
-            f"{source['token_share']:.2%}",
-            f"{source['trained_token_share']:.2%}",
-            f"{source['passes']:.2f}",
-            f"{source['validation_conversations']:,}",
-        )
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{summary['conversations']:,} conversations, {summary['tokens']:,} tokens, {summary['trained_tokens']:,} "
-        f"trained; rows {summary['fill']:.2%} full, {summary['conversations_per_row']:.2f} conversations a row "
-        f"(at most {summary['most_conversations_in_a_row']})"
-    )
+    Raises :class:`UserError` when a group has no source: both are drawn from somewhere in the scan.
+    """
+    from tqdm import tqdm
 
+    from megatron_agent.dataset.rows import PackedRows
 
-def plot_summary(summary: dict[str, Any], path: str | Path) -> None:
-    """Draw the shares of the sources by conversation, token and trained token as stacked bars into a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    axes = figure.subplots()
-    kinds = ["expected_share", "conversation_share", "token_share", "trained_token_share"]
-    left = [0.0] * len(kinds)
-    for name, source in summary["sources"].items():
-        shares = [source[kind] for kind in kinds]
-        axes.barh(["expected", "conversations", "tokens", "trained tokens"], shares, left=left, label=name)
-        left = [start + share for start, share in zip(left, shares, strict=True)]
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.set_title(f"Shares at eta = {summary['eta']:g}")
-    figure.legend(loc="outside lower center", ncols=4)
-    with atomic_write(path, "wb") as handle:
-        figure.savefig(handle, format="png", dpi=150)
+    for group in ("agent", "general"):
+        if not getattr(config, group):
+            raise UserError(f"data.{group} must name at least one source: --eta-scan goes from eta 0 to eta 1")
+    config.eta = SCAN[0]
+    rows = PackedRows(config, num_rows)
+    summaries = [rows.summary()]
+    for eta in tqdm(SCAN[1:], desc="eta scan", unit="eta", initial=1, total=len(SCAN), disable=None):
+        summaries.append(rows.at_eta(eta).summary())
+    return summaries
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -128,23 +95,33 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, help="training configuration (YAML) with sections data and training")
-    parser.add_argument("--eta", type=float, help="use this eta, the share of agent draws, instead of the file's")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
-    parser.add_argument("--plot", metavar="PNG", help="also draw the shares as stacked bars into this file")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--eta", type=float, help="use this eta, the share of the agent sources, instead of the file's")
+    which.add_argument("--eta-scan", action="store_true", help="compare eta 0.0, 0.1 ... 1.0")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of tables")
+    parser.add_argument("--plot", metavar="PNG", help="also draw the figures into this file")
     arguments = parser.parse_args(argv)
 
     if arguments.plot:
         check_writable(arguments.plot, "--plot")
+    config, num_rows = load_config(arguments.config, arguments.eta)
+    from megatron_agent.dataset import mixture_report
     from megatron_agent.dataset.rows import PackedRows
 
-    config, num_rows = load_config(arguments.config, arguments.eta)
-    summary = PackedRows(config, num_rows).summary()
-    if arguments.plot:
-        plot_summary(summary, arguments.plot)
-    if arguments.json:
-        print(json.dumps(summary, indent=1))
+    if arguments.eta_scan:
+        scan = scan_eta(config, num_rows)
+        if arguments.plot:
+            mixture_report.plot_scan(scan, arguments.plot)
+        if not arguments.json:
+            mixture_report.print_scan(scan)
     else:
-        print_summary(summary)
+        summary = PackedRows(config, num_rows).summary()
+        if arguments.plot:
+            mixture_report.plot_summary(summary, arguments.plot)
+        if not arguments.json:
+            mixture_report.print_summary(summary)
+    if arguments.json:
+        print(json.dumps(scan if arguments.eta_scan else summary, indent=1))
 
 
 if __name__ == "__main__":

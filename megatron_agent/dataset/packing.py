@@ -12,6 +12,7 @@ is in exactly one of them. Three things follow:
   large.
 """
 
+import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
@@ -83,7 +84,11 @@ def pack_stream(chunks: Iterator[IntArray], seq_length: int, seed: int) -> Itera
         count = int(np.searchsorted(cumulated, target)) + 1
         rows = best_fit(waiting[:count].tolist(), seq_length)
         order = permutation(len(rows), seed, "rows of block", block)
-        yield [np.sort(np.array(rows[row], dtype=np.int64)) + start for row in order]
+        in_order = [rows[row] for row in order.tolist()]
+        sizes = np.array([len(row) for row in in_order])
+        positions = np.fromiter(itertools.chain.from_iterable(in_order), np.int64, count)
+        positions = positions[np.lexsort((positions, np.repeat(np.arange(len(rows)), sizes)))] + start
+        yield np.split(positions, np.cumsum(sizes)[:-1])
         waiting = waiting[count:]
         start += count
         block += 1

@@ -81,7 +81,7 @@ def plan_key(config: DataConfig, datasets: list[ConversationDataset], num_rows: 
             [group, source.name, source.weight] for group in ("agent", "general") for source in getattr(config, group)
         ],
         "files": [[dataset.manifest.bin_sha256, dataset.manifest.idx_sha256] for dataset in datasets],
-        "eta": config.eta,
+        "eta": [config.eta, config.eta_per],
         "seq_length": config.seq_length,
         "seed": config.seed,
         "validation_fraction": config.validation_fraction,
@@ -114,15 +114,18 @@ def load_plan(path: Path, key: str) -> Plan | None:
 
 
 def cached_plan(
-    config: DataConfig, sources: list[DrawSource], datasets: list[ConversationDataset], num_rows: int
+    config: DataConfig, sources: list[DrawSource], datasets: list[ConversationDataset], eta: float, num_rows: int
 ) -> Plan:
-    """Return the plan of `num_rows` rows for a checked configuration, from `config.cache_dir` when it is there."""
+    """Return the plan of `num_rows` rows for a checked configuration, from `config.cache_dir` when it is there.
+
+    `sources` and `eta` are those of the draws: the configuration's own, or what gives its token shares.
+    """
     key = plan_key(config, datasets, num_rows)
     path = Path(config.cache_dir) / f"mixture_{key[:32]}.npz" if config.cache_dir else None
     plan = load_plan(path, key) if path else None
     if plan is None:
         lengths = [dataset.lengths for dataset in datasets]
-        plan = make_plan(sources, lengths, config.eta, config.seq_length, config.seed, num_rows)
+        plan = make_plan(sources, lengths, eta, config.seq_length, config.seed, num_rows)
         if path:
             save_plan(path, plan, key)
     return plan

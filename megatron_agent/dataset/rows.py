@@ -1,12 +1,14 @@
 """Packed rows: what the training loop reads."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from megatron_agent.dataset.config import DataConfig
-from megatron_agent.dataset.draws import DrawSource, split_documents
+from megatron_agent.dataset.draws import DrawSource, draws_for_token_shares, split_documents
 from megatron_agent.dataset.indexed import ConversationDataset
 from megatron_agent.dataset.packing import best_fit
 from megatron_agent.dataset.plan import cached_plan
@@ -58,14 +60,29 @@ class PackedRows:
         self.vocab_size = self.datasets[0].manifest.vocab_size
         self.tokenizer_sha256 = self.datasets[0].manifest.tokenizer_sha256
         self.template = self.datasets[0].manifest.template
-        self.draw_sources: list[DrawSource] = []
         self.validation_documents: dict[str, IntArray] = {}
+        self._draw_sources: list[DrawSource] = []  # with the weights of the configuration
         groups = ["agent"] * len(config.agent) + ["general"] * len(config.general)
         for group, source, dataset in zip(groups, config.sources(), self.datasets, strict=True):
             training, held_out = split_documents(len(dataset), config.validation_fraction, config.seed, source.name)
-            self.draw_sources.append(DrawSource(source.name, group, source.weight, training))
+            self._draw_sources.append(DrawSource(source.name, group, source.weight, training))
             self.validation_documents[source.name] = held_out
-        self.plan = cached_plan(config, self.draw_sources, self.datasets, num_rows)
+        self._make_plan()
+
+    def _make_plan(self) -> None:
+        self.draw_sources, self.draw_eta = self._draw_sources, self.config.eta
+        if self.config.eta_per == "token":
+            lengths = [dataset.lengths for dataset in self.datasets]
+            self.draw_sources, self.draw_eta = draws_for_token_shares(self._draw_sources, lengths, self.config.eta)
+        self.plan = cached_plan(self.config, self.draw_sources, self.datasets, self.draw_eta, self.num_rows)
+
+    def at_eta(self, eta: float) -> "PackedRows":
+        """Return the rows at another eta, of the same open data files and held-out conversations."""
+        other = copy.copy(self)
+        other.config = replace(self.config, eta=eta)
+        other.config.check()
+        other._make_plan()
+        return other
 
     def __len__(self) -> int:
         return self.num_rows
@@ -73,7 +90,7 @@ class PackedRows:
     def row(self, i: int) -> PackedRow:
         """Return training row `i`."""
         if not 0 <= i < self.num_rows:
-            raise UserError(f"row {i} asked for, the plan has rows 0 to {self.num_rows - 1:,}")
+            raise UserError(f"row {i} asked for, expected 0 to {self.num_rows - 1:,} (train_iters * global_batch_size)")
         return self._build(*self.plan.row(i))
 
     def validation_rows(self, source_name: str) -> list[PackedRow]:
@@ -85,17 +102,14 @@ class PackedRows:
         packed = best_fit(self.datasets[number].lengths[documents].tolist(), self.config.seq_length)
         return [self._build(np.full(len(items), number), documents[items]) for items in packed]
 
-    def summary(self) -> dict:
+    def summary(self) -> dict[str, Any]:
         """Return realised shares, passes and packing figures, ready for JSON (see `summary.summarize`)."""
-        return summarize(
-            self.plan,
-            self.draw_sources,
-            [dataset.lengths for dataset in self.datasets],
-            [dataset.trained_lengths for dataset in self.datasets],
-            self.validation_documents,
-            self.config.eta,
-            self.config.seq_length,
+        lengths = [dataset.lengths for dataset in self.datasets]
+        trained_lengths = [dataset.trained_lengths for dataset in self.datasets]
+        counts = summarize(
+            self.plan, self.draw_sources, self.draw_eta, lengths, trained_lengths, self.config.seq_length
         )
+        return {"eta": self.config.eta, "eta_per": self.config.eta_per, **counts}
 
     def _build(self, sources: IntArray, documents: IntArray) -> PackedRow:
         pieces = [self.datasets[s].document(d) for s, d in zip(sources.tolist(), documents.tolist(), strict=True)]

@@ -1,9 +1,8 @@
 """The mask pictures: right text, right colour, nothing the text could break out with."""
 
-import re
-from html import unescape
-
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from megatron_agent.chat.conversation import Conversation, Turn
 from megatron_agent.chat.template import TEMPLATES, Span, encode_conversation, flatten
@@ -13,8 +12,9 @@ from megatron_agent.chat.visualize import (
     RESET_ANSI,
     TRAINED_ANSI,
     decode_spans,
-    render_html,
     render_terminal,
+    show_control_characters,
+    token_texts,
 )
 
 HOSTILE = Conversation(
@@ -46,14 +46,29 @@ def test_terminal_colours_and_harmless_text(llama: Tokenizer, spans: list[Span])
     assert "\x9b" not in shown
 
 
-def test_html_is_escaped_and_counted(llama: Tokenizer, spans: list[Span]) -> None:
-    page = render_html([("<title & more>", spans), ("second", spans)], llama)
-    assert "<script>" not in page
-    assert "&lt;title &amp; more&gt;" in page
-    total, trained = (sum(len(s.ids) for s in spans if s.trained or not only) for only in (False, True))
-    assert page.count(f"{total:,} tokens, {trained:,} trained") == 2
-    body = re.findall(
-        r'<pre><span class="context">(.*?)</span><span class="trained">(.*?)</span></pre>', page, re.DOTALL
-    )
-    assert len(body) == 2
-    assert unescape(body[0][1]) == " é\n\tdone</s>"
+@pytest.mark.parametrize("kind", ["llama", "smol"])
+@given(texts=st.lists(st.text(max_size=40), max_size=4))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_token_texts_join_to_the_document(request: pytest.FixtureRequest, kind: str, texts: list[str]) -> None:
+    tokenizer: Tokenizer = request.getfixturevalue(kind)
+    ids = [token for text in texts for token in (tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id)]
+    found = token_texts(ids, tokenizer)
+    assert len(found) == len(ids)
+    assert "".join(found) == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("kind", ["llama", "smol"])
+def test_a_character_of_several_tokens_belongs_to_the_last(request: pytest.FixtureRequest, kind: str) -> None:
+    tokenizer: Tokenizer = request.getfixturevalue(kind)
+    found = token_texts(tokenizer.encode("a🎉b\ufffdc"), tokenizer)
+    assert [text for text in found if text] in (["a", "🎉", "b", "\ufffd", "c"], ["a", "🎉", "b", "\ufffdc"])
+    assert found.index("🎉") >= 4  # three empty tokens between a and the last of its four bytes
+
+
+def test_characters_that_act_are_shown() -> None:
+    assert show_control_characters("plain\ttext\n日本語 é 🎉\u00a0") == "plain\ttext\n日本語 é 🎉\u00a0"
+    assert show_control_characters("\0\x1b[2J\r\x7f") == "␀␛[2J␍␡"
+    shown = show_control_characters("\x9b\u202ex\u2069\u200b\u200f\ufeff\u2028\ud800\U000e0041")
+    assert shown == "[U+009B][U+202E]x[U+2069][U+200B][U+200F][U+FEFF][U+2028][U+D800][U+E0041]"

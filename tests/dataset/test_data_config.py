@@ -9,7 +9,7 @@ import pytest
 from megatron_agent.dataset.config import DataConfig, SourceConfig
 from megatron_agent.errors import UserError
 
-GOOD = DataConfig(agent=[SourceConfig("a", "p/a")], general=[SourceConfig("g", "p/g"), SourceConfig("h", "p/h", 4)])
+GOOD = DataConfig(agent=[SourceConfig("p/a")], general=[SourceConfig("p/g"), SourceConfig("x/y", 4, name="h")])
 
 
 @pytest.mark.parametrize(
@@ -23,17 +23,27 @@ GOOD = DataConfig(agent=[SourceConfig("a", "p/a")], general=[SourceConfig("g", "
         ({"validation_fraction": 1.0}, r"data.validation_fraction must lie in \[0, 1\), got 1.0"),
         ({"agent": []}, r"data.agent must name at least one source, data.eta is above 0 \(0.2\)"),
         ({"general": []}, "data.general must name at least one source"),
-        ({"agent": [SourceConfig("h", "x")]}, r"data.general\[1\].name 'h' is already the name of data.agent\[0\]"),
-        ({"agent": [SourceConfig("", "x")]}, r"data.agent\[0\].name must not be empty"),
-        ({"agent": [SourceConfig("b", "")]}, r"data.agent\[0\].prefix must not be empty"),
-        ({"agent": [SourceConfig("b", "x", 0.0)]}, r"data.agent\[0\].weight must be a finite number above 0"),
-        ({"agent": [SourceConfig("b", "x", float("inf"))]}, "weight must be a finite number"),
+        (
+            {"agent": [SourceConfig("x", name="h")]},
+            r"data.general\[1\].name 'h' is already the name of data.agent\[0\]",
+        ),
+        ({"agent": [SourceConfig("x/h")]}, r"data.general\[1\].name 'h' is already the name of data.agent\[0\]"),
+        ({"agent": [SourceConfig("/")]}, r"data.agent\[0\].name must not be empty, and prefix '/' gives none"),
+        ({"agent": [SourceConfig("", name="b")]}, r"data.agent\[0\].prefix must not be empty"),
+        ({"agent": [SourceConfig("x", 0.0)]}, r"data.agent\[0\].weight must be a finite number above 0"),
+        ({"agent": [SourceConfig("x", float("inf"))]}, "weight must be a finite number"),
+        ({"eta_per": "row"}, "data.eta_per must be one of conversation, token, got 'row'"),
     ],
 )
 def test_check_names_the_field(changes: dict[str, object], message: str) -> None:
     GOOD.check()
     with pytest.raises(UserError, match=message):
         replace(GOOD, **changes).check()  # type: ignore[arg-type]
+
+
+def test_name_defaults_to_the_last_part_of_the_prefix() -> None:
+    assert [source.name for source in GOOD.sources()] == ["a", "g", "h"]
+    assert replace(GOOD.general[0], weight=2.0) == SourceConfig("p/g", 2.0, "g")
 
 
 def test_one_group_alone() -> None:

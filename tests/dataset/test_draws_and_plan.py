@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from megatron_agent.dataset.config import DataConfig, SourceConfig
-from megatron_agent.dataset.draws import DrawSource, draw_conversations, permutation, random_bits, split_documents
+from megatron_agent.dataset.draws import (
+    DrawSource,
+    draw_conversations,
+    draw_probabilities,
+    draws_for_token_shares,
+    permutation,
+    random_bits,
+    split_documents,
+)
 from megatron_agent.dataset.indexed import ConversationDataset
 from megatron_agent.dataset.plan import Plan, load_plan, make_plan, plan_key, save_plan
 from megatron_agent.dataset.summary import summarize
@@ -39,10 +47,11 @@ def test_one_conversation_a_row_gives_the_authors_passes() -> None:
     """Issue 52 of THUDM/AgentTuning: 2000 * 64 rows at eta 0.2 are 13.72, 5.58 and 1.44 passes when nothing packs."""
     lengths = [np.full(len(source.documents), 4096) for source in PUBLISHED]
     plan = make_plan(PUBLISHED, lengths, 0.2, 4096, 1234, ROWS_OF_THE_PAPER)
-    summary = summarize(plan, PUBLISHED, lengths, lengths, {s.name: np.arange(0) for s in PUBLISHED}, 0.2, 4096)
+    summary = summarize(plan, PUBLISHED, 0.2, lengths, lengths, 4096)
     assert (summary["fill"], summary["conversations_per_row"]) == (1.0, 1.0)
     for source, passes in zip(summary["sources"].values(), (13.72, 5.58, 1.44), strict=True):
         assert source["passes"] == pytest.approx(passes, rel=0.02)
+        assert source["paper_passes"] == pytest.approx(passes, abs=0.006)  # issue 52 divides by 57,069, not 57,096
 
 
 def test_packing_makes_more_passes_with_the_same_shares() -> None:
@@ -52,17 +61,66 @@ def test_packing_makes_more_passes_with_the_same_shares() -> None:
     ]
     trained = [length // 2 for length in lengths]
     plan = make_plan(PUBLISHED, lengths, 0.2, 4096, 1234, 20_000)
-    summary = summarize(plan, PUBLISHED, lengths, trained, {s.name: np.arange(0) for s in PUBLISHED}, 0.2, 4096)
+    summary = summarize(plan, PUBLISHED, 0.2, lengths, trained, 4096)
     expected = {"agentinstruct": 0.2, "gpt4": 0.16, "gpt35": 0.64}
     for name, share in expected.items():
         source = summary["sources"][name]
-        assert source["expected_share"] == pytest.approx(share)
+        assert source["expected_conversation_share"] == pytest.approx(share)
         deviation = np.sqrt(share * (1 - share) / summary["conversations"])
         assert abs(source["conversation_share"] - share) < 4 * deviation
         assert source["passes"] > 20_000 * share / {"agentinstruct": 1866, "gpt4": 3670, "gpt35": 57096}[name]
     for kind in ("conversation_share", "token_share", "trained_token_share"):
         assert sum(source[kind] for source in summary["sources"].values()) == pytest.approx(1.0)
     assert summary["fill"] > 0.99
+
+
+def test_draws_for_token_shares_by_hand() -> None:
+    """Mean lengths 10, 20 and 40 (conversations outside of `documents` do not count): eta 0.5, weights 1 and 3."""
+    sources = [
+        DrawSource("a", "agent", 1.0, np.array([0, 1])),
+        DrawSource("g", "general", 1.0, np.array([1, 2])),
+        DrawSource("h", "general", 3.0, np.array([0])),
+    ]
+    lengths = [np.array([5, 15, 999]), np.array([999, 10, 30]), np.array([40])]
+    weighted, eta = draws_for_token_shares(sources, lengths, 0.5)
+    # tokens 0.5, 0.125, 0.375 -> draws in proportion 0.05, 0.00625, 0.009375
+    expected = np.array([0.05, 0.00625, 0.009375])
+    assert draw_probabilities(weighted, eta) == pytest.approx(expected / expected.sum())
+    assert [draws_for_token_shares(sources, lengths, end)[1] for end in (0.0, 1.0)] == [0.0, 1.0]
+    assert draws_for_token_shares(sources[:1], lengths[:1], 1.0)[1] == 1.0
+    assert draws_for_token_shares(sources[1:], lengths[1:], 0.0)[1] == 0.0
+
+
+def test_repeats_and_runs_against_a_slow_count() -> None:
+    generator = np.random.default_rng(8)
+    sizes = [20, 60, 200]
+    sources = [
+        DrawSource(name, group, 1.0, np.arange(size))
+        for name, group, size in zip("agh", ("agent", "general", "general"), sizes, strict=True)
+    ]
+    lengths = [generator.integers(5, 120, size) for size in sizes]
+    plan = make_plan(sources, lengths, 0.6, 128, 3, 300)
+    summary = summarize(plan, sources, 0.6, lengths, [length // 2 for length in lengths], 128)
+    rows = [list(zip(*(part.tolist() for part in plan.row(number)), strict=True)) for number in range(300)]
+    drawn = [pair for row in rows for pair in row]
+    for number, source in enumerate(summary["sources"].values()):
+        assert source["most_repeats"] == max(drawn.count((number, document)) for document in range(sizes[number]))
+        run = longest = 0
+        for other, _ in drawn:
+            run = run + 1 if other == number else 0
+            longest = max(longest, run)
+        assert source["longest_run"] == longest
+        run = longest = 0
+        for row in rows:
+            run = run + 1 if {other for other, _ in row} == {number} else 0
+            longest = max(longest, run)
+        assert source["longest_run_rows"] == longest
+        assert source["tokens"] == sum(lengths[s][d] for s, d in drawn if s == number)
+        assert source["trained_tokens"] == sum(lengths[s][d] // 2 for s, d in drawn if s == number)
+        assert source["paper_passes"] == pytest.approx(300 * [0.6, 0.2, 0.2][number] / sizes[number])
+    histogram = summary["rows_by_conversations"]
+    assert histogram == [sum(len(row) == n for row in rows) for n in range(len(histogram))]
+    assert summary["most_conversations_in_a_row"] == len(histogram) - 1
 
 
 @pytest.mark.parametrize(("eta", "used"), [(0.0, {1, 2}), (1.0, {0})])
@@ -125,8 +183,7 @@ def test_longer_plans_keep_the_earlier_rows() -> None:
 def test_plan_key_covers_everything(make_dataset: Callable[..., str]) -> None:
     prefixes = {name: make_dataset(name, 30) for name in ("a", "g", "h")}
     config = DataConfig(
-        agent=[SourceConfig("a", prefixes["a"])],
-        general=[SourceConfig("g", prefixes["g"]), SourceConfig("h", prefixes["h"])],
+        agent=[SourceConfig(prefixes["a"])], general=[SourceConfig(prefixes["g"]), SourceConfig(prefixes["h"])]
     )
 
     def key(config: DataConfig, rows: int = 10) -> str:
@@ -138,7 +195,7 @@ def test_plan_key_covers_everything(make_dataset: Callable[..., str]) -> None:
     variants = [
         key(config),
         key(config, 11),
-        *(key(replace(config, **c)) for c in ({"eta": 0.3}, {"seed": 1}, {"seq_length": 64})),
+        *(key(replace(config, **c)) for c in ({"eta": 0.3}, {"eta_per": "token"}, {"seed": 1}, {"seq_length": 64})),
         key(replace(config, validation_fraction=0.1)),
         key(replace(config, agent=[renamed])),
         key(replace(config, general=[heavier, config.general[1]])),

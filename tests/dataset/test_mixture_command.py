@@ -22,7 +22,7 @@ def content(make_dataset: Callable[..., str]) -> dict:
         "training": {"train_iters": 20, "global_batch_size": 8, "lr": 1e-4},
         "data": {
             "agent": [{"name": "agent", "prefix": make_dataset("agent", 40)}],
-            "general": [{"name": "general", "prefix": make_dataset("general", 100)}],
+            "general": [{"prefix": make_dataset("general", 100, longest=90)}],
             "eta": 0.2,
             "seq_length": 128,
         },
@@ -47,13 +47,46 @@ def test_json_and_eta(content: dict, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_table_and_plot(content: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
     picture = tmp_path / "shares.png"
     main(["--config", write(tmp_path / "c.yaml", content), "--plot", str(picture)])
     printed = capsys.readouterr().out
-    assert "passes" in printed
-    assert "conversations a row" in printed
+    for part in ("eta = 0.2 per conversation", "paper", "repeats", "row run", "conversations a row (at most"):
+        assert part in printed
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_eta_scan(content: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every line of the scan is the mixture that a run at this eta alone would have."""
+    content["data"]["cache_dir"] = str(tmp_path / "plans")
+    config, picture = write(tmp_path / "c.yaml", content), tmp_path / "scan.png"
+    main(["--config", config, "--eta-scan", "--json", "--plot", str(picture)])
+    scan = json.loads(capsys.readouterr().out)
+    assert [summary["eta"] for summary in scan] == [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "plans").iterdir())) == 11
+    del content["data"]["cache_dir"]  # plan again
+    for number in (0, 3, 10):
+        main(["--config", write(tmp_path / "d.yaml", content), "--eta", str(number / 10), "--json"])
+        assert json.loads(capsys.readouterr().out) == scan[number]
+    main(["--config", config, "--eta-scan"])
+    lines = capsys.readouterr().out.split("\n")
+    assert sum(line.strip().startswith(("0.", "1.0")) for line in lines) == 22  # two tables
+    content["data"].update(eta=0.0, agent=[])
+    with pytest.raises(UserError, match=r"data.agent must name at least one source: --eta-scan"):
+        main(["--config", write(tmp_path / "e.yaml", content), "--eta-scan"])
+
+
+def test_eta_per_token(content: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content["data"].update(eta_per="token", eta=0.5)
+    content["training"].update(train_iters=300)
+    main(["--config", write(tmp_path / "c.yaml", content), "--json"])
+    agent = json.loads(capsys.readouterr().out)["sources"]["agent"]
+    assert agent["expected_token_share"] == pytest.approx(0.5)
+    assert agent["token_share"] == pytest.approx(0.5, abs=0.02)
+    assert agent["conversation_share"] == pytest.approx(agent["expected_conversation_share"], abs=0.02)
+    assert abs(agent["expected_conversation_share"] - 0.5) > 0.02  # the two groups differ in length
+    main(["--config", str(tmp_path / "c.yaml")])
+    assert "eta = 0.5 per token" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -66,6 +99,7 @@ def test_table_and_plot(content: dict, tmp_path: Path, capsys: pytest.CaptureFix
         (lambda c: c["data"].update(seed=1.5), "data.seed"),
         (lambda c: c["data"].update(verify=1), "data.verify"),
         (lambda c: c["data"].update(eta="much"), "data.eta.*much"),
+        (lambda c: c["data"].update(eta_per="row"), "data.eta_per.*row"),
         (lambda c: c.update(data=[1]), "section `data` must be a mapping"),
         (lambda c: c.update(training=3), "section `training` must be a mapping, got 3"),
         (lambda c: c["data"].update(eta=1.2), r"data.eta must lie in \[0, 1\], got 1.2"),
@@ -98,7 +132,7 @@ def test_values_are_read_as_the_training_command_reads_them(tmp_path: Path) -> N
     file = tmp_path / "c.yaml"
     file.write_text("data: {agent: [{name: a, prefix: p/a, weight: 4}], general: [{name: g, prefix: p}], eta: 75e-2}\n")
     config, rows = load_config(file)
-    assert (config.eta, config.agent[0]) == (0.75, SourceConfig("a", "p/a", 4.0))
+    assert (config.eta, config.agent[0]) == (0.75, SourceConfig("p/a", 4.0, "a"))
     assert rows == 2000 * 64  # training's defaults
     trained = parse_config(["--config", str(file), "--model.config", "llama-2-7b"])
     assert trained.data == config

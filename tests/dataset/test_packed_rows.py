@@ -16,11 +16,8 @@ from megatron_agent.errors import UserError
 @pytest.fixture
 def config(make_dataset: Callable[..., str]) -> DataConfig:
     return DataConfig(
-        agent=[SourceConfig("agent", make_dataset("agent", 40))],
-        general=[
-            SourceConfig("good", make_dataset("good", 60), 0.2),
-            SourceConfig("many", make_dataset("many", 200), 0.8),
-        ],
+        agent=[SourceConfig(make_dataset("agent", 40))],
+        general=[SourceConfig(make_dataset("good", 60), 0.2), SourceConfig(make_dataset("many", 200), 0.8)],
         eta=0.3,
         seq_length=128,
         validation_fraction=0.1,
@@ -86,7 +83,7 @@ def test_rows_are_the_planned_documents(config: DataConfig) -> None:
         assert check_row(row, rows.datasets, 128) == planned
         trained += row.loss_mask.sum()
     assert trained == rows.summary()["trained_tokens"]
-    with pytest.raises(UserError, match="row 100 asked for"):
+    with pytest.raises(UserError, match="row 100 asked for, expected 0 to 99"):
         rows.row(100)
 
 
@@ -127,6 +124,16 @@ def test_row_is_a_function_of_its_number(config: DataConfig, tmp_path: Path) -> 
     assert all(equal(long.row(number), mended.row(number)) for number in range(0, 400, 37))
 
 
+def test_at_eta_gives_the_rows_of_that_configuration(config: DataConfig) -> None:
+    for unit in ("conversation", "token"):
+        start = replace(config, eta_per=unit)
+        other, alone = PackedRows(start, 60).at_eta(0.8), PackedRows(replace(start, eta=0.8), 60)
+        assert other.config == alone.config
+        assert all(equal(other.row(number), alone.row(number)) for number in range(60))
+    with pytest.raises(UserError, match=r"data\.eta must lie"):
+        PackedRows(config, 10).at_eta(1.5)
+
+
 def test_conversation_longer_than_a_row(config: DataConfig) -> None:
     with pytest.raises(UserError, match=r"source 'agent' .*conversation \d+ has \d+ tokens.*--seq-length 16"):
         PackedRows(replace(config, seq_length=16), 10)
@@ -140,7 +147,7 @@ def test_conversation_longer_than_a_row(config: DataConfig) -> None:
 def test_sources_must_agree(
     config: DataConfig, make_dataset: Callable[..., str], difference: dict[str, object]
 ) -> None:
-    other = SourceConfig("other", make_dataset("other", 10, **difference))
+    other = SourceConfig(make_dataset("other", 10, **difference))
     with pytest.raises(UserError, match=f"'agent' .* and 'other' .* different {next(iter(difference))}"):
         PackedRows(replace(config, general=[*config.general, other]), 10)
 

@@ -73,6 +73,12 @@ def test_fill_on_sharegpt_like_lengths_and_order_without_trace_of_length() -> No
     assert 0.8 < batches.std() / (counts.std() / 8) < 1.2  # as independent rows would vary
 
 
+def test_rows_are_in_stream_order_inside() -> None:
+    lengths = sharegpt_like_lengths(np.random.default_rng(5), 3000)
+    for block in islice(pack_stream(chunks_of(lengths, 500), 4096, 1), 3):
+        assert all((np.diff(row) > 0).all() for row in block)
+
+
 def test_first_rows_prefer_no_length() -> None:
     """The mean length in the first batch is that of the stream: within 3 standard errors over 60 seeds."""
     means = []
