@@ -25,6 +25,7 @@ EXTRAS = {
         "pyarrow",
         "pytest",
         "ruff",
+        "selenium",
         "types-PyYAML",
         "types-tqdm",
     ],
@@ -39,7 +40,9 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["megatron_agent*", "data_prep*", "checkpoints_convert*", "launch*"]),
     package_data={
+        "data_prep": ["inspect_page.html", "inspect_page.js"],
         "launch": ["configs/*.yaml", "*.sbatch", "*.sh"],
+        "megatron_agent.environments": ["demonstrations/*.json"],
         "megatron_agent.quickstart": ["*.json"],
     },
     install_requires=[
