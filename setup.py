@@ -51,6 +51,7 @@ setup(
         "megatron-core>=0.16,<0.17",  # 0.17 and later need Python 3.12 and drop the stacked checkpoint layout
         "numpy",
         "openai",
+        "protobuf",  # how sentencepiece describes a model (megatron_agent/chat/word_cache.py)
         "psutil",  # megatron-core's distributed checkpoints import it without declaring it
         "pyyaml",
         "rich",

@@ -73,7 +73,7 @@ def render_view(view: View, datasets: Sequence[ConversationDataset], tokenizer: 
             )
         cuts = np.flatnonzero(np.diff(trained[start:stop])) + 1
         runs = zip(np.split(row.tokens[start:stop], cuts), np.split(trained[start:stop], cuts), strict=True)
-        lines.append(render_terminal([Span(ids.tolist(), bool(flags[0])) for ids, flags in runs], tokenizer))
+        lines.append(render_terminal([Span(ids, bool(flags[0])) for ids, flags in runs], tokenizer))
     return "\n".join(lines)
 
 

@@ -33,7 +33,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     on the way names `path`, not the temporary file.
     """
     path = Path(path)
-    with _naming(path):
+    with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -92,7 +92,7 @@ def append_json_line(path: str | Path, record: dict[str, Any], sync: bool = Fals
     With `sync` the line survives a power cut too. The line is ASCII: a model's lone surrogates cannot break it.
     """
     line = (json.dumps(record) + "\n").encode("ascii")
-    with _naming(Path(path)), open(path, "ab") as handle:
+    with naming(Path(path)), open(path, "ab") as handle:
         handle.write(line)
         if sync:
             handle.flush()
@@ -127,7 +127,8 @@ def write_json_lines(path: str | Path, records: Iterable[dict[str, Any]]) -> Non
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError from inside speak of `path`: a failed write does not say of which file."""
     try:
         yield
     except OSError as error:

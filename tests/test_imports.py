@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-EVERYWHERE = {"megatron_agent.configuration", "megatron_agent.errors", "megatron_agent.files"}
+EVERYWHERE = {f"megatron_agent.{name}" for name in ("configuration", "errors", "files", "processes")}
 ALLOWED = {
     "megatron_agent/chat": set(),
     "megatron_agent/dataset": {"megatron_agent.chat"},

@@ -147,18 +147,23 @@ def read_records(path: str | Path) -> Iterator[tuple[str, object]]:
     """
     path = require_file(path)
     with open_decompressed(path) as handle:
-        for number, line in enumerate(decompressed_lines(handle, path), start=1):
-            if line.isspace():
-                continue
-            where = f"{path}:{number}"
-            if number == 1 and line.lstrip().startswith(b"["):
-                raise UserError(
-                    f"{where}: expected one JSON object a line (JSONL), got a JSON array; convert it with "
-                    "data_prep.import_agentinstruct or data_prep.clean_sharegpt"
-                )
-            record = decode_json(line, where)
-            identifier = record.get("id") if isinstance(record, dict) else None
-            yield (f"{where} (id {identifier!r})" if isinstance(identifier, str) else where), record
+        yield from decode_lines(decompressed_lines(handle, path), path)
+
+
+def decode_lines(lines: Iterable[bytes], path: Path, first: int = 1) -> Iterator[tuple[str, object]]:
+    """Yield `(where, decoded value)` for the non-blank ones of some lines of a JSONL file; `first` is their number."""
+    for number, line in enumerate(lines, start=first):
+        if line.isspace():
+            continue
+        where = f"{path}:{number}"
+        if number == 1 and line.lstrip().startswith(b"["):
+            raise UserError(
+                f"{where}: expected one JSON object a line (JSONL), got a JSON array; convert it with "
+                "data_prep.import_agentinstruct or data_prep.clean_sharegpt"
+            )
+        record = decode_json(line, where)
+        identifier = record.get("id") if isinstance(record, dict) else None
+        yield (f"{where} (id {identifier!r})" if isinstance(identifier, str) else where), record
 
 
 def decompressed_lines(handle: IO[bytes], path: Path) -> Iterator[bytes]:

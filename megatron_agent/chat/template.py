@@ -10,8 +10,12 @@ the same ids (SentencePiece puts its dummy blank before the stripped answer), an
 left out, because a model that learns it must emit a blank before every `</s>`.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from megatron_agent.chat.conversation import Conversation, Turn, check_structure, split_turns
 from megatron_agent.chat.tokenizer import Tokenizer
@@ -74,12 +78,15 @@ TEMPLATES: dict[str, Template] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Span:
-    """A maximal run of tokens with one loss flag."""
+    """A maximal run of tokens with one loss flag; `ids` is `[n]`."""
 
-    ids: list[int]
+    ids: npt.NDArray[np.integer]
     trained: bool
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Span) and self.trained == other.trained and np.array_equal(self.ids, other.ids)
 
 
 Exchange = list[Span]  # one (human, gpt) pair
@@ -158,7 +165,7 @@ def encode_prompt(
     waiting = Conversation("prompt", (*turns, Turn("gpt", "?", loss=True)))  # a stand-in for the answer
     exchanges = encode_conversation(waiting, template, tokenizer, system_prompt)
     context = exchanges[-1][: next(i for i, span in enumerate(exchanges[-1]) if span.trained)]
-    return [token for span in [*flatten(exchanges[:-1]), *context] for token in span.ids]
+    return [token for span in [*flatten(exchanges[:-1]), *context] for token in span.ids.tolist()]
 
 
 def flatten(exchanges: Iterable[Exchange]) -> list[Span]:
@@ -196,14 +203,16 @@ def fill(part: Part, **fields: str) -> Part:
     return part.format(**fields) if isinstance(part, str) else part
 
 
-def encode_pieces(pieces: Iterable[Piece], template: Template, tokenizer: Tokenizer) -> dict[Part, list[int]]:
+def encode_pieces(
+    pieces: Iterable[Piece], template: Template, tokenizer: Tokenizer
+) -> dict[Part, npt.NDArray[np.integer]]:
     """Encode every distinct text of `pieces` in one batch, look every control token up."""
     parts = dict.fromkeys(part for part, _ in pieces)
     texts = [part for part in parts if isinstance(part, str)]
-    encoded: dict[Part, list[int]] = dict(zip(texts, tokenizer.encode_batch(texts), strict=True))
+    encoded: dict[Part, npt.NDArray[np.integer]] = dict(zip(texts, tokenizer.encode_batch(texts), strict=True))
     for part in parts:
         if isinstance(part, Control):
-            encoded[part] = [control_id(part, template, tokenizer)]
+            encoded[part] = np.array([control_id(part, template, tokenizer)], dtype=np.int32)
     return encoded
 
 
@@ -224,12 +233,10 @@ def check_template_fits(template: Template, tokenizer: Tokenizer) -> None:
             control_id(part, template, tokenizer)
 
 
-def join_spans(pieces: Iterable[tuple[list[int], bool]]) -> list[Span]:
+def join_spans(pieces: Iterable[tuple[npt.NDArray[np.integer], bool]]) -> list[Span]:
     """Join neighbouring runs of ids that have the same flag."""
-    spans: list[Span] = []
-    for ids, trained in pieces:
-        if spans and spans[-1].trained == trained:
-            spans[-1].ids.extend(ids)
-        elif ids:
-            spans.append(Span(list(ids), trained))
-    return spans
+    filled = [(ids, trained) for ids, trained in pieces if len(ids)]
+    return [
+        Span(np.concatenate([ids for ids, _ in run]), trained)
+        for trained, run in itertools.groupby(filled, key=lambda piece: piece[1])
+    ]

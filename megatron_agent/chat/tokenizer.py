@@ -8,14 +8,17 @@ blanks, and its tokenizers turn a literal `</s>` into the control id.)
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from megatron_agent.chat.conversation import refuse_lone_surrogates
+from megatron_agent.chat.word_cache import IdArray, word_cache
 from megatron_agent.errors import UserError
 from megatron_agent.files import read_json_object, sha256_file
+from megatron_agent.processes import available_cores
 
 
 class Tokenizer(Protocol):
@@ -35,8 +38,8 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Encode content: no control token is added or recognised. `UserError` for a lone surrogate."""
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts, on all cores."""
+    def encode_batch(self, texts: Sequence[str]) -> list[IdArray]:
+        """`encode` of many texts at once, which is faster; arrays `[n]` that must not be written to."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids; control tokens come out as their pieces."""
@@ -84,19 +87,23 @@ class SentencePieceTokenizer:
         self.control_ids = frozenset(i for i in range(self.vocab_size) if processor.IsControl(i))
         self.bos_id: int = processor.bos_id()
         self.eos_id: int = processor.eos_id()
+        self.words = word_cache(processor)
         for piece, token in (("BOS", self.bos_id), ("EOS", self.eos_id)):
             if token < 0:
                 raise UserError(f"{file}: the model defines no {piece} token; a chat model's tokenizer needs one")
 
     def encode(self, text: str) -> list[int]:
         """Encode content; see :class:`Tokenizer`."""
-        return self.encode_batch([text])[0]
+        ids: list[int] = self.encode_batch([text])[0].tolist()
+        return ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode texts on all cores; see :class:`Tokenizer`."""
+    def encode_batch(self, texts: Sequence[str]) -> list[IdArray]:
+        """Encode many texts; see :class:`Tokenizer`."""
         check_texts(texts)
-        batch: list[list[int]] = self.processor.encode(list(texts), out_type=int, num_threads=available_cores())
-        return check_content_ids(batch, texts, self)
+        if self.words is not None:
+            return check_content_ids(self.words.encode_batch(texts), texts, self)
+        batch = self.processor.encode(list(texts), out_type=int, num_threads=available_cores())
+        return check_content_ids([np.array(ids, dtype=np.int32) for ids in batch], texts, self)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids; see :class:`Tokenizer`."""
@@ -167,13 +174,14 @@ class JsonTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Encode content; see :class:`Tokenizer`."""
-        return self.encode_batch([text])[0]
+        ids: list[int] = self.encode_batch([text])[0].tolist()
+        return ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode texts on all cores; see :class:`Tokenizer`."""
+    def encode_batch(self, texts: Sequence[str]) -> list[IdArray]:
+        """Encode many texts, on all cores; see :class:`Tokenizer`."""
         check_texts(texts)
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return check_content_ids([encoding.ids for encoding in encodings], texts, self)
+        return check_content_ids([np.array(encoding.ids, dtype=np.int32) for encoding in encodings], texts, self)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids; see :class:`Tokenizer`."""
@@ -192,24 +200,20 @@ class JsonTokenizer:
         return int(token)
 
 
-def available_cores() -> int:
-    """Number of processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def check_texts(texts: Sequence[str]) -> None:
     """Raise `UserError` for a text that is no Unicode text: neither library can encode a lone surrogate."""
     for text in texts:
         refuse_lone_surrogates(text, f"text to encode (it begins {text[:40]!r})")
 
 
-def check_content_ids(batch: list[list[int]], texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+def check_content_ids(batch: list[IdArray], texts: Sequence[str], tokenizer: Tokenizer) -> list[IdArray]:
     """Return `batch` when no text became a control id, else raise `UserError`."""
+    is_control = np.zeros(tokenizer.vocab_size, dtype=bool)
+    is_control[list(tokenizer.control_ids)] = True
     for ids, text in zip(batch, texts, strict=True):
-        if not tokenizer.control_ids.isdisjoint(ids):
-            token = next(i for i in ids if i in tokenizer.control_ids)
+        if is_control[ids].any():
             raise UserError(
-                f"tokenizer {tokenizer.name}: turns ordinary text into control id {token} "
+                f"tokenizer {tokenizer.name}: turns ordinary text into control id {ids[is_control[ids]][0]} "
                 f"(text begins {text[:40]!r}); message texts could forge turns, so it is refused: "
                 "use the tokenizer.model of the model, or a tokenizer.json that can encode its special tokens as text"
             )

@@ -37,7 +37,7 @@ def token_texts(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
 
 def decode_spans(spans: Sequence[Span], tokenizer: Tokenizer) -> list[str]:
     """Decode each span as it reads inside its exchange; the texts join to the decoded document."""
-    texts = iter(token_texts([token for span in spans for token in span.ids], tokenizer))
+    texts = iter(token_texts([token for span in spans for token in span.ids.tolist()], tokenizer))
     return ["".join(next(texts) for _ in span.ids) for span in spans]
 
 

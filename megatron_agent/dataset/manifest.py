@@ -11,7 +11,7 @@ from typing import Any
 from megatron_agent.errors import UserError
 from megatron_agent.files import atomic_write, read_json_object
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 REBUILD = "build it again with `python -m data_prep.build_indexed_dataset`"
 
 
@@ -37,7 +37,6 @@ class Manifest:
     idx_bytes: int
     bin_sha256: str
     idx_sha256: str
-    megatron_core_version: str
     dropped: dict[str, int] = field(default_factory=dict)
     """What was left out, by the name of the rule: conversations, exchanges or parts of split conversations, as the
     rule's name says (docs/data.md)."""

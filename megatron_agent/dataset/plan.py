@@ -107,7 +107,7 @@ def load_plan(path: Path, key: str) -> Plan | None:
             if str(archive["digest"]) == _digest(plan, key):
                 return plan
             problem = "its content does not match its own hash"
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         problem = str(error)
     logger.warning("%s: cached mixture plan is damaged (%s); planning again", path, problem)
     return None

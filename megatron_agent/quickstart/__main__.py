@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron_agent.chat.tokenizer import available_cores
 from megatron_agent.configuration import read_yaml
 from megatron_agent.errors import UserError, run_command
+from megatron_agent.processes import available_cores
 from megatron_agent.quickstart import assets
 from megatron_agent.quickstart.report import write_report
 from megatron_agent.quickstart.serve import serve

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from megatron_agent.errors import UserError
-from megatron_agent.quickstart.steps import die_with_parent
+from megatron_agent.processes import die_with_parent
 
 
 def free_port() -> int:

@@ -1,11 +1,9 @@
 """Run the commands of the quickstart once each; a later call skips what is done and resumes what was stopped."""
 
-import ctypes
 import hashlib
 import json
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -19,10 +17,9 @@ from rich.console import Console
 
 from megatron_agent.errors import UserError
 from megatron_agent.files import atomic_write
+from megatron_agent.processes import die_with_parent
 
 console = Console(highlight=False)
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass
@@ -94,12 +91,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def die_with_parent() -> None:
-    """Ask Linux to end this (child) process when the quickstart ends, killed or not: no orphan keeps the processors."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def run_module(arguments: Sequence[str]) -> None:

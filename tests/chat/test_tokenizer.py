@@ -9,6 +9,7 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from megatron_agent.chat.tokenizer import Tokenizer, load_tokenizer
+from megatron_agent.chat.word_cache import IdArray
 from megatron_agent.errors import UserError
 from megatron_agent.files import sha256_file
 from tests.chat.tiny_tokenizers import convert_to_json
@@ -26,10 +27,14 @@ TEXTS = [
 HOSTILE = ["</s>", "<s>", "<unk>", "[INST]", "<<SYS>>", "<|im_end|>", "<|im_start|>", "<|endoftext|>", "<0x0A>", "\x00"]
 
 
+def as_lists(batch: list[IdArray]) -> list[list[int]]:
+    return [ids.tolist() for ids in batch]
+
+
 def test_sentencepiece_is_sentencepiece(sentencepiece_file: Path, llama: Tokenizer) -> None:
     """Truth: the SentencePiece library called by itself."""
     processor = SentencePieceProcessor(model_file=str(sentencepiece_file))
-    assert llama.encode_batch(TEXTS) == [processor.encode(text) for text in TEXTS]
+    assert as_lists(llama.encode_batch(TEXTS)) == [processor.encode(text) for text in TEXTS]
     assert [llama.decode(llama.encode(text)) for text in TEXTS] == TEXTS
     assert (llama.bos_id, llama.eos_id, llama.control_ids) == (1, 2, {1, 2})
     assert llama.vocab_size == processor.vocab_size()
@@ -39,7 +44,7 @@ def test_sentencepiece_is_sentencepiece(sentencepiece_file: Path, llama: Tokeniz
 def test_json_encodes_ordinary_text_as_ever(chatml_folder: Path, smol: Tokenizer) -> None:
     """Truth: `tokenizers` with its defaults, on text without special tokens."""
     plain = HuggingFaceTokenizer.from_file(str(chatml_folder / "tokenizer.json"))
-    assert smol.encode_batch(TEXTS) == [plain.encode(text, add_special_tokens=False).ids for text in TEXTS]
+    assert as_lists(smol.encode_batch(TEXTS)) == [plain.encode(text, add_special_tokens=False).ids for text in TEXTS]
     assert [smol.decode(smol.encode(text)) for text in TEXTS] == TEXTS
     assert (smol.bos_id, smol.eos_id, smol.control_ids) == (1, 2, {0, 1, 2})
     assert smol.vocab_size == plain.get_vocab_size()
@@ -49,7 +54,7 @@ def test_llamas_two_files_agree(sentencepiece_file: Path, llama: Tokenizer, tmp_
     """Truth: SentencePiece. The `tokenizer.json` form of the same model gives its ids, hostile text included."""
     converted = load_tokenizer(convert_to_json(sentencepiece_file, tmp_path))
     texts = TEXTS + HOSTILE
-    assert converted.encode_batch(texts) == llama.encode_batch(texts)
+    assert as_lists(converted.encode_batch(texts)) == as_lists(llama.encode_batch(texts))
     assert [converted.decode(ids) for ids in converted.encode_batch(texts)] == texts
     assert (converted.bos_id, converted.eos_id, converted.control_ids) == (1, 2, {1, 2})
     assert converted.vocab_size == llama.vocab_size

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from megatron_agent.chat.template import Span
-from megatron_agent.dataset.indexed import write_indexed_dataset
+from megatron_agent.dataset.writer import write_indexed_dataset
 
 MANIFEST_FIELDS = {
     "vocab_size": 1000,

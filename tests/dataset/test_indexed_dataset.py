@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from megatron_agent.chat.template import Span
-from megatron_agent.dataset.indexed import ConversationDataset, write_indexed_dataset
+from megatron_agent.dataset.indexed import ConversationDataset
 from megatron_agent.dataset.manifest import read_manifest
+from megatron_agent.dataset.writer import write_indexed_dataset
 from megatron_agent.errors import UserError
 
 FIELDS = {
@@ -51,7 +52,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.bin", "x.idx", "x.manifest.json"]
 
     dataset = ConversationDataset(tmp_path / "x")
-    assert (len(dataset), dataset.name, manifest.megatron_core_version[:2]) == (3, "x", "0.")
+    assert (len(dataset), dataset.name) == (3, "x")
     assert dataset.lengths.tolist() == [10, 3, 7]
     assert dataset.trained_lengths.tolist() == [5, 1, 3]
     assert dataset.spans(0) == DOCUMENTS[0]
@@ -60,6 +61,25 @@ def test_round_trip(tmp_path: Path) -> None:
     assert (ids.dtype, ids.tolist(), trained.tolist()) == (np.int64, [1, 999, 0], [False, False, True])
     with pytest.raises(UserError, match="conversation 3 asked for, expected 0 to 2"):
         dataset.document(3)
+
+
+@pytest.mark.parametrize("vocab_size", [1000, 65_499, 65_500, 128_256])
+def test_files_are_megatron_cores_own(tmp_path: Path, vocab_size: int) -> None:
+    """Truth: the bytes that Megatron-core's builder writes."""
+    from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+
+    write(tmp_path / "x", vocab_size=vocab_size)
+    builder = IndexedDatasetBuilder(
+        str(tmp_path / "theirs.bin"), dtype=DType.optimal_dtype(vocab_size), multimodal=True
+    )
+    ours = ConversationDataset(tmp_path / "x")
+    for number in range(len(ours)):
+        spans = ours.spans(number)
+        ids = np.concatenate([span.ids for span in spans])
+        builder.add_document(ids, [len(span.ids) for span in spans], [int(span.trained) for span in spans])
+    builder.finalize(str(tmp_path / "theirs.idx"))
+    for end in (".bin", ".idx"):
+        assert (tmp_path / f"x{end}").read_bytes() == (tmp_path / f"theirs{end}").read_bytes()
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(1000, "uint16"), (65_499, "uint16"), (65_500, "int32")])
@@ -159,7 +179,7 @@ def flip(path: Path, position: int) -> None:
         (lambda p: Path(f"{p}.manifest.json").write_bytes(b"\xff\xfe"), "not valid JSON"),
         (lambda p: change_manifest(Path(f"{p}.manifest.json"), template="chatml"), "altered"),
         (lambda p: change_manifest(Path(f"{p}.manifest.json"), extra=1), "altered"),
-        (lambda p: change_manifest(Path(f"{p}.manifest.json"), format_version=99), "format_version 1, got 99"),
+        (lambda p: change_manifest(Path(f"{p}.manifest.json"), format_version=99), "format_version 2, got 99"),
     ],
 )
 def test_damage_is_refused(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
@@ -222,7 +242,6 @@ sys.path.insert(0, sys.argv[2])
 from test_indexed_dataset import DOCUMENTS, write
 from megatron_agent.dataset.indexed import ConversationDataset
 from megatron_agent.errors import UserError
-import megatron.core.datasets.indexed_dataset  # loaded once, before the forks
 
 prefix = Path(sys.argv[1]) / "x"
 outcomes = []

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from megatron_agent.chat.template import Span
-from megatron_agent.dataset.indexed import write_indexed_dataset
+from megatron_agent.dataset.writer import write_indexed_dataset
 
 VOCAB_SIZE = 301  # padded to 384: padding must not leak into the loss or the export
 SEQ_LENGTH = 64
