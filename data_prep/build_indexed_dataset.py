@@ -1,37 +1,39 @@
-"""Build an indexed dataset (tokens and loss flags) from conversation JSONL."""
+"""Build an indexed dataset (tokens and loss flags) from conversation JSONL, on all cores."""
 
 import argparse
+import contextlib
+import shutil
+import sys
 import time
-import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
-from data_prep.split_long import split_at_exchanges
-from megatron_agent.chat.conversation import Conversation, check_trainable, read_located_conversations, require_file
-from megatron_agent.chat.template import (
-    TEMPLATES,
-    Span,
-    Template,
-    check_template_fits,
-    count_tokens,
-    encode_conversations,
-    encode_exchanges_as_first,
-    flatten,
-    get_template,
+from data_prep.build_shards import (
+    BuildCounts,
+    BuildSettings,
+    InputShard,
+    encode_shard,
+    input_shards,
+    load_shard,
+    shard_file,
 )
-from megatron_agent.chat.tokenizer import Tokenizer, load_tokenizer
-from megatron_agent.dataset.indexed import write_indexed_dataset
+from megatron_agent.chat.conversation import require_file
+from megatron_agent.chat.template import TEMPLATES, check_template_fits, get_template
+from megatron_agent.chat.tokenizer import load_tokenizer
 from megatron_agent.dataset.manifest import Manifest, dataset_file
+from megatron_agent.dataset.writer import DocumentBatch, exclusive, write_batches
 from megatron_agent.errors import UserError, run_command
 from megatron_agent.files import check_writable, sha256_file
+from megatron_agent.processes import available_cores, check_workers, map_in_order
 
 DESCRIPTION = """\
-Turn conversation JSONL into an indexed dataset: PREFIX.bin and PREFIX.idx (Megatron-core's IndexedDataset; the loss
-flag of each span is its mode) and PREFIX.manifest.json (counts, drops by rule, hashes). The whole input is
-checked before anything is written."""
+Turn conversation JSONL (gzip or not) into an indexed dataset: PREFIX.bin and PREFIX.idx (Megatron-core's
+IndexedDataset; the loss flag of each span is its mode) and PREFIX.manifest.json (counts, drops by rule, hashes).
+
+The input is cut into shards of some 4 MB, which worker processes encode. The files are the same for any number of
+workers. A build that was stopped keeps its finished shards in a hidden folder beside the output: the same
+command goes on from there."""
 
 EPILOG = """\
 example:
@@ -39,17 +41,6 @@ example:
       --tokenizer Llama-2-7b-chat-hf --template llama-2 --output-prefix runs/indexed/agentinstruct"""
 
 POLICIES = ("split", "drop", "error")
-CHUNK = 512  # conversations encoded in one batch: some 4 MB of ShareGPT
-
-
-@dataclass
-class BuildCounts:
-    """What a build did, beside what the manifest counts."""
-
-    conversations: int = 0
-    """Read from the input."""
-    dropped: Counter[str] = field(default_factory=Counter)
-    repaired: Counter[str] = field(default_factory=Counter)
 
 
 def build_indexed_dataset(
@@ -61,44 +52,55 @@ def build_indexed_dataset(
     seq_length: int = 4096,
     over_length: str = "split",
     overwrite: bool = False,
+    workers: int | None = None,
 ) -> Manifest:
     """Build `<output_prefix>.{bin,idx,manifest.json}` from conversation JSONL files and return the manifest.
 
     `system_prompt` replaces the template's (empty: none); a conversation's own system turn goes before both.
     `over_length` says what becomes of a conversation of more than `seq_length` tokens: `split` at exchange
-    borders, `drop` it, or `error`. Raises `UserError`, with nothing written, for the first record that is malformed
+    borders, `drop` it, or `error`. `workers` processes encode (default: the cores at hand); the files do not depend
+    on their number. Raises `UserError`, with no file of the dataset written, for the first record that is malformed
     or cannot be trained on, a tokenizer without the template's control tokens, and outputs that exist unless
-    `overwrite`.
+    `overwrite`. Finished shards are kept then, and used by the next call.
     """
     if over_length not in POLICIES:
         raise UserError(f"--over-length {over_length}: expected one of {', '.join(POLICIES)}")
     if seq_length < 2:
         raise UserError(f"--seq-length {seq_length}: expected at least 2 tokens")
+    workers = available_cores() if workers is None else workers
+    check_workers(workers)
     files = [require_file(path) for path in inputs]
     refuse_existing(output_prefix, overwrite)
     template = get_template(template_name)
     tokenizer = load_tokenizer(tokenizer_path)
     check_template_fits(template, tokenizer)
-    counts = BuildCounts()
-    for _, conversation in progress(trainable_conversations(files), "checking", None):
-        counts.conversations += 1
-        if missing := sum(turn.speaker == "gpt" and turn.loss is None for turn in conversation.turns):
-            counts.repaired["gpt_turns_without_loss_flag_trained"] += missing
-    if not counts.conversations:
-        raise UserError(f"{', '.join(map(str, files))}: no conversations; expected JSONL, one a line")
-    return write_indexed_dataset(
-        output_prefix,
-        documents(files, template, tokenizer, system_prompt, seq_length, over_length, counts),
-        vocab_size=tokenizer.vocab_size,
-        tokenizer_name=tokenizer.name,
+    settings = BuildSettings(
+        tokenizer_path=str(tokenizer_path),
         tokenizer_sha256=tokenizer.sha256,
         template=template.name,
-        system_prompt=template.system_prompt if system_prompt is None else system_prompt.strip(),
-        max_length=seq_length,
-        dropped=counts.dropped,
-        repaired=counts.repaired,
-        source={str(file): sha256_file(file) for file in files},
+        system_prompt=(template.system_prompt if system_prompt is None else system_prompt).strip(),
+        seq_length=seq_length,
+        over_length=over_length,
     )
+    with shard_folder(output_prefix) as folder:
+        counts = encode_input(files, settings, folder, workers)
+        if not counts.conversations:
+            raise UserError(f"{', '.join(map(str, files))}: no conversations; expected JSONL, one a line")
+        manifest = write_batches(
+            output_prefix,
+            finished_shards(files, settings, folder),
+            vocab_size=tokenizer.vocab_size,
+            tokenizer_name=tokenizer.name,
+            tokenizer_sha256=tokenizer.sha256,
+            template=template.name,
+            system_prompt=settings.system_prompt,
+            max_length=seq_length,
+            dropped=counts.dropped,
+            repaired=counts.repaired,
+            source={str(file): sha256_file(file) for file in files},
+        )
+        shutil.rmtree(folder)
+    return manifest
 
 
 def refuse_existing(output_prefix: str | Path, overwrite: bool) -> None:
@@ -111,58 +113,68 @@ def refuse_existing(output_prefix: str | Path, overwrite: bool) -> None:
         raise UserError(f"{present[0]}: exists already; give --overwrite to replace it, or another --output-prefix")
 
 
-def trainable_conversations(files: Sequence[Path]) -> Iterator[tuple[str, Conversation]]:
-    """Yield `(where, conversation)` of all files; `UserError` for the first that cannot be trained on."""
-    for file in files:
-        for where, conversation in read_located_conversations(file):
-            check_trainable(conversation, where)
-            yield where, conversation
-
-
-def documents(
-    files: Sequence[Path],
-    template: Template,
-    tokenizer: Tokenizer,
-    system_prompt: str | None,
-    seq_length: int,
-    over_length: str,
-    counts: BuildCounts,
-) -> Iterator[list[Span]]:
-    """Yield the documents of the dataset in input order; drops and splits are counted into `counts`."""
-    located = progress(trainable_conversations(files), "tokenizing", counts.conversations)
-    while chunk := list(islice(located, CHUNK)):
-        encoded = encode_conversations((item for _, item in chunk), template, tokenizer, system_prompt)
-        for (where, conversation), exchanges in zip(chunk, encoded, strict=True):
-            spans = flatten(exchanges)
-            length = count_tokens(spans)
-            if length <= seq_length:
-                yield spans
-            elif over_length == "error":
-                raise UserError(
-                    f"{where}: {length:,} tokens, longer than --seq-length {seq_length}; raise it, or choose "
-                    "--over-length split or drop"
-                )
-            elif over_length == "drop":
-                counts.dropped["conversation_over_length"] += 1
+@contextlib.contextmanager
+def shard_folder(output_prefix: str | Path) -> Iterator[Path]:
+    """Yield the locked folder for the shards of a build; without a finished shard it does not stay."""
+    prefix = Path(output_prefix)
+    made = [folder for folder in prefix.parents if not folder.exists()]
+    folder = prefix.parent / f".{prefix.name}.shards"
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / "lock", str(prefix)):
+        try:
+            yield folder
+        except BaseException:
+            if finished := sum(1 for _ in folder.glob("*.npz")):
+                print(f"{finished:,} finished shards are kept in {folder} for the next call", file=sys.stderr)
             else:
-                as_first = encode_exchanges_as_first(conversation, template, tokenizer, system_prompt)
-                parts, dropped = split_at_exchanges(exchanges, as_first, seq_length)
-                counts.dropped.update(dropped)
-                if parts:
-                    counts.repaired["over_length_conversations_split"] += 1
-                    counts.repaired["parts_of_split_conversations"] += len(parts)
-                else:
-                    counts.dropped["over_length_conversation_without_usable_part"] += 1
-                yield from parts
+                shutil.rmtree(folder)
+                with contextlib.suppress(OSError):  # others may have put something there
+                    for parent in made:
+                        parent.rmdir()
+            raise
 
 
-def progress(
-    items: Iterator[tuple[str, Conversation]], what: str, total: int | None
-) -> Iterator[tuple[str, Conversation]]:
-    """Show a progress bar on the standard error stream while `items` pass."""
+def encode_input(files: Sequence[Path], settings: BuildSettings, folder: Path, workers: int) -> BuildCounts:
+    """Encode every shard of the input that is not in `folder` yet; return the counts of all."""
     from tqdm import tqdm
 
-    return iter(tqdm(items, desc=what, total=total, unit=" conversations", mininterval=0.5))
+    counts = BuildCounts()
+    resumed = tokens = 0
+    started = time.perf_counter()
+
+    def unfinished() -> Iterator[InputShard]:
+        nonlocal resumed
+        for shard in input_shards(files):
+            if finished := load_shard(shard_file(folder, shard.number), shard.key(settings)):
+                counts.add(finished[1])
+                resumed += 1
+                bar.update(finished[1].conversations)
+            else:
+                yield shard
+
+    with tqdm(desc="tokenizing", unit=" conversations", mininterval=0.5) as bar:
+        for done, new_tokens in map_in_order(
+            partial(encode_shard, settings=settings, folder=folder), unfinished(), workers
+        ):
+            counts.add(done)
+            tokens += new_tokens
+            bar.set_postfix_str(f"{tokens / (time.perf_counter() - started) / 1e6:.2f} M tokens/s", refresh=False)
+            bar.update(done.conversations)
+    if resumed:
+        print(f"{resumed:,} shards were finished before and are used again")
+    return counts
+
+
+def finished_shards(files: Sequence[Path], settings: BuildSettings, folder: Path) -> Iterator[DocumentBatch]:
+    """Yield the encoded shards in input order; `UserError` when an input file changed meanwhile."""
+    for shard in input_shards(files):
+        finished = load_shard(shard_file(folder, shard.number), shard.key(settings))
+        if finished is None:
+            raise UserError(
+                f"{shard.path}: lines from {shard.first_line:,} on changed while they were being encoded, or their "
+                f"shard in {folder} did; run this again"
+            )
+        yield finished[0]
 
 
 def format_manifest(manifest: Manifest) -> str:
@@ -213,10 +225,9 @@ def main(argv: list[str] | None = None) -> None:
         default="split",
         help="longer conversations: split at exchange borders, drop, or stop with an error (default: split)",
     )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that encode (default: the cores at hand)")
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset at this prefix")
     arguments = parser.parse_args(argv)
-    # Megatron-core says so four times on import, and a data command needs neither
-    warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
     started = time.perf_counter()
     manifest = build_indexed_dataset(
         arguments.input,
@@ -227,6 +238,7 @@ def main(argv: list[str] | None = None) -> None:
         seq_length=arguments.seq_length,
         over_length=arguments.over_length,
         overwrite=arguments.overwrite,
+        workers=arguments.workers,
     )
     seconds = time.perf_counter() - started
     print(format_manifest(manifest))

@@ -1,4 +1,4 @@
-"""Building indexed datasets: ids and flags on disk, splitting, hostile text, and refusals that leave nothing."""
+"""Building indexed datasets: ids and flags on disk, splitting, hostile text, and refusals that leave no dataset."""
 
 import json
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def test_agentinstruct_db_under_a_real_model(shared_data: Path, tmp_path: Path) 
     ends = trained_spans = 0
     for i in range(len(dataset)):
         for span in dataset.spans(i):
-            ends += span.ids.count(tokenizer.eos_id)
+            ends += span.ids.tolist().count(tokenizer.eos_id)
             trained_spans += span.trained
             assert not span.trained or span.ids[-1] == tokenizer.eos_id
     assert (ends, trained_spans) == (1_647, 1_109)
@@ -118,7 +118,7 @@ def test_splitting(lengths: list[int], limit: int, parts: list[int], dropped: di
     got, counted = split_at_exchanges(following, as_first, limit)
     assert [count_tokens(part) for part in got] == parts
     assert counted == dropped
-    assert all(part[0].ids[:4] == [1] * 4 for part in got)
+    assert all(part[0].ids[:4].tolist() == [1] * 4 for part in got)
 
 
 def test_over_long_conversations(write_jsonl: Write, tmp_path: Path, template: str, tokenizer_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_over_long_conversations(write_jsonl: Write, tmp_path: Path, template: s
         build_indexed_dataset(
             [write_jsonl("h.jsonl", hopeless)], tokenizer_path, template, tmp_path / "none", seq_length=250
         )
-    assert not list(tmp_path.glob("*none*"))
+    assert not list(tmp_path.glob("none*"))
 
 
 def test_a_conversation_may_fill_the_row(write_jsonl: Write, tmp_path: Path, sentencepiece_file: Path) -> None:
@@ -204,7 +204,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_the_whole_input_is_checked_first(
+def test_bad_records_are_named_and_no_dataset_is_written(
     write_jsonl: Write, tmp_path: Path, sentencepiece_file: Path, name: str
 ) -> None:
     bad, words = BAD[name]
@@ -214,7 +214,7 @@ def test_the_whole_input_is_checked_first(
         build_indexed_dataset([source, second], sentencepiece_file, "llama-2", tmp_path / "out" / "set")
     assert str(caught.value).startswith(f"{second}:2")
     assert words in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").glob("[!.]*"))
 
 
 def test_options_are_checked(write_jsonl: Write, tmp_path: Path, sentencepiece_file: Path, chatml_folder: Path) -> None:
