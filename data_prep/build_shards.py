@@ -5,6 +5,7 @@ goes on with the shards that are finished.
 """
 
 import dataclasses
+import gc
 import hashlib
 import json
 import zipfile
@@ -111,6 +112,14 @@ def encode_shard(shard: InputShard, settings: BuildSettings, folder: Path) -> tu
 
     Raises `UserError` for the first record that is malformed or cannot be trained on.
     """
+    gc.disable()  # a million turns and arrays, none in a cycle: an eighth of the time
+    try:
+        return _encode_shard(shard, settings, folder)
+    finally:
+        gc.enable()
+
+
+def _encode_shard(shard: InputShard, settings: BuildSettings, folder: Path) -> tuple[BuildCounts, int]:
     tokenizer = _tokenizer(settings.tokenizer_path)
     counts = BuildCounts()
     documents: list[list[Span]] = []

@@ -1,216 +1,392 @@
 """Clean ShareGPT dumps into conversation JSONL; every repair and every drop has a name and a count."""
 
 import argparse
-import hashlib
+import contextlib
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from data_prep.cleaning_rules import Dropped, Turns, apply_steps, turns_from_record
-from data_prep.json_stream import CutOff, stream_json_records
-from data_prep.language import load_detector
-from megatron_agent.chat.conversation import Conversation, find_lone_surrogate, require_file, write_conversations
+from data_prep.cleaning_report import CleaningReport, InputFile, format_damage, format_report
+from data_prep.cleaning_rules import DEFAULT, PRESETS, format_rules, select_rules
+from data_prep.duplicate_rules import DuplicateRules
+from data_prep.json_stream import Damage, stream_json_records
+from data_prep.near_duplicates import BANDS, PERMUTATIONS, SEED, SHINGLE_WORDS, THRESHOLD
+from data_prep.record_cleaner import CleanedRecord, CleaningSettings, LocatedRecord, clean_records
+from data_prep.sharegpt_layouts import MODEL_FAMILIES, model_family
+from data_prep.split_long import SplitSettings, split_over_long
+from megatron_agent.chat.conversation import Conversation, conversation_to_record, require_file
+from megatron_agent.chat.template import TEMPLATES
+from megatron_agent.chat.tokenizer import available_cores
 from megatron_agent.errors import UserError, run_command
 from megatron_agent.files import atomic_write, check_writable, sha256_file
 
 DESCRIPTION = """\
-Read ShareGPT dumps (JSON arrays or JSONL of {"id", "conversations": [{"from", "value"}]}), map role names to
-human and gpt, repair what named rules repair, drop what named rules drop, and write conversation JSONL whose
-gpt turns are all trained. A file that was cut off is read up to its last complete record, with a warning. The
-report holds the count of every rule and the ids of what was dropped."""
+Read ShareGPT dumps, repair what named rules repair, drop what named rules drop (--list-rules), and write conversation
+JSONL whose gpt turns are all trained. Layouts, found record by record: ShareGPT V3 {"id", "conversations": [{"from",
+"value"}]}, the raw dump whose answers are HTML, and OpenChat's labelled {"model", "items": [...]}; JSON arrays or
+JSONL, gzip or not. A file that is cut off or damaged is read on at the next record, with a warning. The report holds
+the count of every rule, five examples of each, and the ids of what was dropped."""
 
 EPILOG = """\
-example:
+examples:
   python -m data_prep.clean_sharegpt --input sharegpt.json --keep-lang en \\
-      --source sharegpt --output runs/sharegpt.jsonl --report runs/sharegpt_report.json"""
+      --source sharegpt --output runs/sharegpt.jsonl --report runs/sharegpt_report.json
+  # one file that has a model field, into runs/general.gpt-4.jsonl, .gpt-3.5.jsonl and .unlabelled.jsonl
+  python -m data_prep.clean_sharegpt --input sharegpt_clean.json --split-by-model \\
+      --output runs/general.jsonl --report runs/general_report.json
+  # a file per model; conversations within 4,096 tokens
+  python -m data_prep.clean_sharegpt --input-of gpt-4 a.json --input-of gpt-3.5 b.json --split-by-model \\
+      --max-length 4096 --tokenizer Llama-2-7b-chat-hf --template llama-2 \\
+      --output runs/general.jsonl --report runs/general_report.json"""
+
+UNLABELLED = "unlabelled"
+MOST_WORKERS = 8  # this process feeds no more than that
 
 
-@dataclass
-class InputFile:
-    """One file read."""
+@dataclass(frozen=True)
+class LabelledFile:
+    """An input file whose conversations are all of one model, when `model` is given."""
 
-    path: str
-    sha256: str
-    records: int = 0
-    cut_off: bool = False
-    lost_characters: int = 0
-
-
-@dataclass
-class CleaningReport:
-    """Counts of a cleaning run; `read == kept + sum(dropped.values())`."""
-
-    inputs: list[InputFile] = field(default_factory=list)
-    read: int = 0
-    kept: int = 0
-    turns_kept: int = 0
-    roles: Counter[str] = field(default_factory=Counter)
-    """Messages by role name as it came."""
-    repaired: Counter[str] = field(default_factory=Counter)
-    """Conversations changed, by rule."""
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Conversations left out, by rule."""
-    languages: Counter[str] = field(default_factory=Counter)
-    """Conversations judged, by language, when --keep-lang is given."""
-    dropped_ids: dict[str, list[str]] = field(default_factory=dict)
-    """Ids of what was left out, by rule."""
+    path: Path
+    model: str | None = None
 
 
 def clean_sharegpt(
-    inputs: Sequence[str | Path],
+    inputs: Sequence[str | Path | LabelledFile],
     output: str | Path,
     report_path: str | Path,
     source: str | None = None,
     keep_lang: str | None = None,
+    rules: frozenset[str] | None = None,
+    split: SplitSettings | None = None,
+    split_by_model: bool = False,
+    workers: int = 1,
 ) -> CleaningReport:
     """Clean `inputs` into the JSONL file `output` and write the report as JSON.
 
-    Raises `UserError` for a missing file, text that is not JSON (other than a file cut off at its end), an output
-    that is also an input, and when nothing is left.
+    `rules` are names (`select_rules`; default: the default preset). With `split_by_model` there is a file for each
+    model beside `output`, which is not written itself. Nothing depends on the number of `workers`, processes.
+
+    Raises `UserError` for a missing file, one without a single record, an output that is also an input, settings that
+    do not fit together, and when nothing is left. Then, and when a disk is full, nothing is written.
     """
-    files = [require_file(path) for path in inputs]
-    if Path(output).resolve() == Path(report_path).resolve():
-        raise UserError(f"--output and --report are the same file ({output}); give two paths")
-    for flag, written in (("--output", Path(output)), ("--report", Path(report_path))):
-        check_writable(written, flag)
-        if written.resolve() in {file.resolve() for file in files}:
-            raise UserError(f"{written}: is an input file too; choose another --output and --report")
-    report = CleaningReport()
-    write_conversations(output, cleaned_conversations(files, report, source, keep_lang))
-    with atomic_write(report_path) as handle:
-        record = {**vars(report), "inputs": [vars(entry) for entry in report.inputs]}
-        json.dump(record, handle, ensure_ascii=False, indent=1)
-        handle.write("\n")
+    files = [file if isinstance(file, LabelledFile) else LabelledFile(Path(file)) for file in inputs]
+    outputs = output_files(Path(output), split_by_model)
+    check_paths([require_file(file.path) for file in files], [*outputs.values()], Path(report_path))
+    for file in files:
+        if file.model is not None and model_family(file.model) is None:
+            raise UserError(
+                f"--input-of {file.model}: expected a model's name, one of {', '.join(known_model_names())}"
+            )
+    if workers < 1:
+        raise UserError(f"--workers {workers}: expected at least 1")
+    settings = CleaningSettings(select_rules() if rules is None else rules, keep_lang)
+    report = CleaningReport(settings=describe_settings(settings, source, split, split_by_model))
+    cleaned = kept_records(files, report, settings, workers)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(cleaned))  # ends the bar and the workers before an error is printed
+        handles = {model: stack.enter_context(atomic_write(path)) for model, path in outputs.items()}
+        report_handle = stack.enter_context(atomic_write(report_path))
+        report.outputs = {str(path): 0 for path in outputs.values()}
+        for record, conversation, parts in split_records(cleaned, report, source, split):
+            count_kept(report, record, conversation, parts)
+            model = (conversation.model or "") if split_by_model else ""
+            model = model if model in outputs else UNLABELLED
+            report.outputs[str(outputs[model])] += len(parts)
+            for part in parts:
+                handles[model].write(json.dumps(conversation_to_record(part), ensure_ascii=False) + "\n")
+        if not report.kept:
+            raise UserError(
+                f"{', '.join(str(file.path) for file in files)}: none of {report.read:,} records is left; dropped by "
+                f"rule: {dict(report.dropped)}; expected ShareGPT records"
+            )
+        report.check_sums()
+        report.write(report_handle)
     return report
 
 
-def cleaned_conversations(
-    files: Sequence[Path], report: CleaningReport, source: str | None, keep_lang: str | None
-) -> Iterator[Conversation]:
-    """Yield the conversations that are kept, counting into `report`; `UserError` at the end when none was."""
+def output_files(output: Path, split_by_model: bool) -> dict[str, Path]:
+    """The files to write, by model; without `split_by_model` the one file, under `UNLABELLED`."""
+    if not split_by_model:
+        return {UNLABELLED: output}
+    stem, suffix = (
+        (output.with_suffix(""), output.suffix) if output.suffix in (".jsonl", ".json") else (output, ".jsonl")
+    )
+    return {model: stem.with_name(f"{stem.name}.{model}{suffix}") for model in (*MODEL_FAMILIES, UNLABELLED)}
+
+
+def check_paths(inputs: Sequence[Path], outputs: Sequence[Path], report: Path) -> None:
+    """Raise `UserError` for outputs that cannot be written, are each other, or are inputs."""
+    if report.resolve() in {path.resolve() for path in outputs}:
+        raise UserError(f"--output and --report are the same file ({report}); give two paths")
+    for flag, written in (*(("--output", path) for path in outputs), ("--report", report)):
+        check_writable(written, flag)
+        if written.resolve() in {path.resolve() for path in inputs}:
+            raise UserError(f"{written}: is an input file too; choose another --output and --report")
+
+
+def describe_settings(
+    settings: CleaningSettings, source: str | None, split: SplitSettings | None, split_by_model: bool
+) -> dict[str, Any]:
+    """What the report says about how it was made."""
+    near = {
+        "threshold": THRESHOLD,
+        "shingle_words": SHINGLE_WORDS,
+        "permutations": PERMUTATIONS,
+        "bands": BANDS,
+        "seed": SEED,
+    }
+    return {
+        "rules": sorted(settings.rules),
+        "near_duplicate": near if "near_duplicate" in settings.rules else None,
+        "keep_lang": settings.keep_lang,
+        "source": source,
+        "split_by_model": split_by_model,
+        "split": {**vars(split), "tokenizer": str(split.tokenizer)} if split else None,
+    }
+
+
+def known_model_names() -> list[str]:
+    """Every name in the table of models."""
+    return [name for names in MODEL_FAMILIES.values() for name in names]
+
+
+def kept_records(
+    files: Sequence[LabelledFile], report: CleaningReport, settings: CleaningSettings, workers: int
+) -> Generator[tuple[CleanedRecord, str | None], None, None]:
+    """Yield the records that no rule drops, with the model to write, counting into `report`."""
     from tqdm import tqdm
 
-    detect = load_detector() if keep_lang else None
-    seen_ids: set[str] = set()
-    seen_texts: set[bytes] = set()
-    records = (item for file in files for item in counted_records(file, report))
-    for record in tqdm(records, desc="cleaning", unit=" records"):
-        identifier = record_id(record)
-        try:
-            if identifier is None:
-                raise Dropped("no_id")
-            turns, roles = turns_from_record(record)
-            report.roles.update(roles)
-            turns, repairs = apply_steps(turns)
-            if identifier in seen_ids:
-                raise Dropped("duplicate_id")
-            digest = text_digest(turns)
-            if digest in seen_texts:
-                raise Dropped("duplicate_conversation")
-            if detect:
-                language = detect(turns)
-                report.languages[language] += 1
-                if language != keep_lang:
-                    raise Dropped("other_language")
-        except Dropped as verdict:
-            rule = str(verdict)
-            report.dropped[rule] += 1
-            report.dropped_ids.setdefault(rule, []).append(identifier or f"record {report.read}")
+    duplicates = DuplicateRules(settings.rules)
+    raw_ids: set[str] = set()
+    raw_digests: set[bytes] = set()
+    with tqdm(desc="cleaning", unit=" records", mininterval=0.5) as bar:
+        for file in files:
+            entry = InputFile(str(file.path), sha256_file(file.path), file.model)
+            report.inputs.append(entry)
+            damage = Damage()
+            for chunk in clean_records(located_records(file.path, damage), settings, workers):
+                bar.update(len(chunk.records))
+                report.roles.update(chunk.roles)
+                report.found.update(chunk.found)
+                for record in chunk.records:
+                    entry.records += 1
+                    report.read += 1
+                    report.layouts[record.layout] += 1
+                    if record.raw_id is not None:
+                        report.found["repeated_id"] += record.raw_id in raw_ids
+                        raw_ids.add(record.raw_id)
+                    if record.raw_digest is not None:
+                        report.found["exact_duplicate"] += record.raw_digest in raw_digests
+                        raw_digests.add(record.raw_digest)
+                    if record.language:
+                        report.languages[record.language] += 1
+                    model = choose_model(record, file, report)
+                    if record.dropped:
+                        drop_record(report, record)
+                    elif not duplicates.drop(record, report):
+                        yield record, model
+            entry.take_damage(damage)
+            if warning := format_damage(entry):
+                tqdm.write(warning, file=sys.stderr)
+
+
+def located_records(path: Path, damage: Damage) -> Iterator[LocatedRecord]:
+    """The decoded records of one file; `damage` is filled in."""
+    for number, (where, value) in enumerate(stream_json_records(path, damage), start=1):
+        yield LocatedRecord(path.name, number, where, value)
+
+
+def choose_model(record: CleanedRecord, file: LabelledFile, report: CleaningReport) -> str | None:
+    """The model to write: the family of the record's own label, else of its file's, else the label as it came."""
+    report.models[record.model or "(none)"] += 1
+    given = model_family(file.model) if file.model else None
+    own = model_family(record.model) if record.model else None
+    if record.model and own is None:
+        report.unknown_models[record.model] += 1
+    if given and own and given != own:
+        report.model_conflicts += 1
+        report.show("model_conflict", id=record.identifier, where=record.where, own=record.model, file=file.model)
+    return own or given or record.model
+
+
+def drop_record(report: CleaningReport, record: CleanedRecord) -> None:
+    """Count a record that one of the rules for single records dropped."""
+    rule = record.dropped or ""
+    if rule == "other_language" and record.language:
+        report.other_language_ids.setdefault(record.language, []).append(record.identifier)
+        report.drop(rule, record.identifier, where=record.where, language=record.language, text=record.excerpt)
+    else:
+        report.drop(rule, record.identifier, where=record.where, text=record.excerpt)
+
+
+def split_records(
+    cleaned: Iterator[tuple[CleanedRecord, str | None]],
+    report: CleaningReport,
+    source: str | None,
+    split: SplitSettings | None,
+) -> Iterator[tuple[CleanedRecord, Conversation, list[Conversation]]]:
+    """Yield each record that is kept, its conversation, and the conversations to write for it."""
+    converted = (
+        (record, Conversation(record.identifier, tuple(record.turns), source=source, model=model))
+        for record, model in cleaned
+    )
+    if split is None:
+        yield from ((record, conversation, [conversation]) for record, conversation in converted)
+        return
+    for record, conversation, result in split_over_long(converted, split):
+        report.split["exchanges_over_length"] += result.exchanges_over_length
+        if not result.parts:
+            text = conversation.turns[0].value[:160]
+            report.drop("no_part_fits", record.identifier, where=record.where, tokens=result.tokens, text=text)
             continue
-        seen_ids.add(identifier)
-        seen_texts.add(digest)
-        report.repaired.update(repairs)
-        report.kept += 1
-        report.turns_kept += len(turns)
-        yield Conversation(identifier, tuple(turns), source=source, model=usable_text(record, "model"))
-    if not report.kept:
-        raise UserError(
-            f"{', '.join(map(str, files))}: none of {report.read:,} records is left; dropped by rule: "
-            f"{dict(report.dropped)}; expected ShareGPT records"
-        )
+        if result.tokens > split.max_length:
+            report.split["conversations_split"] += 1
+            report.split["parts"] += len(result.parts)
+        yield record, conversation, result.parts
 
 
-def counted_records(file: Path, report: CleaningReport) -> Iterator[object]:
-    """Yield the raw records of one file; warn loudly when it was cut off."""
-    entry = InputFile(str(file), sha256_file(file))
-    report.inputs.append(entry)
-    cut_off = CutOff()
-    for _, record in stream_json_records(file, cut_off):
-        entry.records += 1
-        report.read += 1
-        yield record
-    entry.cut_off, entry.lost_characters = cut_off.found, cut_off.lost_characters
-    if cut_off.found:
-        print(
-            f"\nWARNING: {file} is CUT OFF: it ends in the middle of a record. {entry.records:,} complete records "
-            f"were saved; the last {cut_off.lost_characters:,} characters, and whatever the file held after "
-            "them, are lost.",
-            file=sys.stderr,
-        )
+def count_kept(
+    report: CleaningReport, record: CleanedRecord, conversation: Conversation, parts: Sequence[Conversation]
+) -> None:
+    """Count a conversation that is kept, and the repairs made to it."""
+    report.kept += 1
+    report.written += len(parts)
+    report.turns_kept += sum(len(part.turns) for part in parts)
+    report.kept_by_model[conversation.model if conversation.model in MODEL_FAMILIES else UNLABELLED] += 1
+    for rule in dict.fromkeys(rule for rule, _, _ in record.repairs):
+        report.repaired[rule] += 1
+    for rule, before, after in record.repairs:
+        report.show(rule, id=record.identifier, where=record.where, before=before, after=after)
 
 
-def record_id(record: object) -> str | None:
-    """The record's id as a string (numbers are written out), None without a usable one."""
-    identifier = record.get("id") if isinstance(record, dict) else None
-    if isinstance(identifier, int) and not isinstance(identifier, bool):
-        return str(identifier)
-    return usable_text(record, "id")
+class OrderedInputs(argparse.Action):
+    """Collect the files of --input and --input-of in the order of the command line."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Append to `namespace.inputs`."""
+        inputs = list(getattr(namespace, self.dest, None) or [])
+        if option_string == "--input-of":
+            inputs.append(LabelledFile(Path(values[1]), values[0]))
+        else:
+            inputs += [LabelledFile(Path(value)) for value in values]
+        setattr(namespace, self.dest, inputs)
 
 
-def usable_text(record: object, key: str) -> str | None:
-    """The non-empty Unicode text under `key`, None when there is none."""
-    value = record.get(key) if isinstance(record, dict) else None
-    return value if isinstance(value, str) and value and find_lone_surrogate(value) is None else None
+class ListRules(argparse.Action):
+    """Print the rules and end."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Print and exit."""
+        print(format_rules())
+        parser.exit()
 
 
-def text_digest(turns: Turns) -> bytes:
-    """A hash of who said what, equal for equal conversations."""
-    digest = hashlib.sha256()
-    for turn in turns:
-        value = turn.value.encode("utf-8")
-        digest.update(f"{turn.speaker} {len(value)} ".encode())
-        digest.update(value)
-    return digest.digest()
-
-
-def format_report(report: CleaningReport) -> str:
-    """Return the counts for the terminal."""
-    lines = [f"{report.read:,} records read, {report.kept:,} kept ({report.turns_kept:,} turns)"]
-    for title, counts in (
-        ("repaired", report.repaired),
-        ("dropped", report.dropped),
-        ("languages", report.languages),
-    ):
-        if counts:
-            lines.append(f"{title}:")
-            lines += [f"  {name:<36}{count:>9,}" for name, count in counts.most_common()]
-    return "\n".join(lines)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Command line of the cleaner."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's options."""
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.clean_sharegpt",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--input", required=True, nargs="+", metavar="F", help="JSON array or JSONL files")
-    parser.add_argument("--output", required=True, metavar="X.jsonl", help="conversation JSONL to write")
-    parser.add_argument("--report", required=True, metavar="R.json", help="counts and dropped ids to write")
-    parser.add_argument("--source", metavar="NAME", help='"source" to put into every record (default: none)')
-    parser.add_argument(
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--input",
+        dest="inputs",
+        action=OrderedInputs,
+        nargs="+",
+        metavar="F",
+        help="JSON array or JSONL files, gzip or not",
+    )
+    files.add_argument(
+        "--input-of",
+        dest="inputs",
+        action=OrderedInputs,
+        nargs=2,
+        metavar=("MODEL", "F"),
+        help="a file whose conversations are all of one model, e.g. gpt-4; may be repeated. A record's own label wins, "
+        "and such conflicts are counted",
+    )
+    files.add_argument("--output", required=True, metavar="X.jsonl", help="conversation JSONL to write")
+    files.add_argument("--report", required=True, metavar="R.json", help="counts, examples and dropped ids to write")
+    files.add_argument(
+        "--split-by-model",
+        action="store_true",
+        help="write X.gpt-4.jsonl, X.gpt-3.5.jsonl and X.unlabelled.jsonl in place of X.jsonl",
+    )
+    files.add_argument("--source", metavar="NAME", help='"source" to put into every record (default: none)')
+    rules = parser.add_argument_group("rules")
+    rules.add_argument("--list-rules", action=ListRules, nargs=0, help="print every rule with what it does, and end")
+    rules.add_argument(
+        "--rules",
+        choices=sorted(PRESETS),
+        default=DEFAULT,
+        help="the set of rules to begin with (default: %(default)s). "
+        + "; ".join(f"{k}: {v}" for k, v in PRESETS.items()),
+    )
+    rules.add_argument("--skip-rule", action="append", default=[], metavar="NAME", help="switch a rule off; repeatable")
+    rules.add_argument("--add-rule", action="append", default=[], metavar="NAME", help="switch a rule on; repeatable")
+    rules.add_argument(
         "--keep-lang",
         metavar="CODE",
         help="keep conversations in this language only, e.g. en (default: all; needs py3langid)",
     )
-    arguments = parser.parse_args(argv)
-    report = clean_sharegpt(arguments.input, arguments.output, arguments.report, arguments.source, arguments.keep_lang)
+    split = parser.add_argument_group("splitting of over-long conversations (off without --max-length)")
+    split.add_argument("--max-length", type=int, metavar="N", help="longest conversation to write, tokens, e.g. 4096")
+    split.add_argument("--tokenizer", metavar="T", help="as for build_indexed_dataset")
+    split.add_argument("--template", choices=sorted(TEMPLATES), help="as for build_indexed_dataset")
+    split.add_argument("--system-prompt", metavar="S", help="as for build_indexed_dataset (default: the template's)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(available_cores(), MOST_WORKERS),
+        metavar="N",
+        help=f"processes; the output does not depend on it (default: the available cores, at most {MOST_WORKERS})",
+    )
+    return parser
+
+
+def split_settings(arguments: argparse.Namespace) -> SplitSettings | None:
+    """The settings of --max-length and what belongs to it. Raises `UserError` when they are not given together."""
+    together = {
+        "--max-length": arguments.max_length,
+        "--tokenizer": arguments.tokenizer,
+        "--template": arguments.template,
+    }
+    missing = [flag for flag, value in together.items() if value is None]
+    if len(missing) == len(together) and arguments.system_prompt is None:
+        return None
+    if missing:
+        raise UserError(f"{', '.join(missing)} missing: splitting needs {', '.join(together)} together")
+    return SplitSettings(arguments.max_length, arguments.tokenizer, arguments.template, arguments.system_prompt)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of the cleaner."""
+    arguments = build_parser().parse_args(argv)
+    if not arguments.inputs:
+        raise UserError("no input; give --input F or --input-of MODEL F")
+    report = clean_sharegpt(
+        arguments.inputs,
+        arguments.output,
+        arguments.report,
+        arguments.source,
+        arguments.keep_lang,
+        rules=select_rules(arguments.rules, arguments.skip_rule, arguments.add_rule),
+        split=split_settings(arguments),
+        split_by_model=arguments.split_by_model,
+        workers=arguments.workers,
+    )
     print(format_report(report))
-    print(f"wrote {arguments.output} and {arguments.report}")
+    print(
+        "wrote "
+        + ", ".join(f"{path} ({count:,})" for path, count in report.outputs.items())
+        + f" and {arguments.report}"
+    )
 
 
 if __name__ == "__main__":

@@ -210,13 +210,13 @@ def check_content_ids(batch: list[IdArray], texts: Sequence[str], tokenizer: Tok
     """Return `batch` when no text became a control id, else raise `UserError`."""
     is_control = np.zeros(tokenizer.vocab_size, dtype=bool)
     is_control[list(tokenizer.control_ids)] = True
-    for ids, text in zip(batch, texts, strict=True):
-        if is_control[ids].any():
-            raise UserError(
-                f"tokenizer {tokenizer.name}: turns ordinary text into control id {ids[is_control[ids]][0]} "
-                f"(text begins {text[:40]!r}); message texts could forge turns, so it is refused: "
-                "use the tokenizer.model of the model, or a tokenizer.json that can encode its special tokens as text"
-            )
+    if batch and is_control[np.concatenate(batch)].any():
+        ids, text = next((ids, text) for ids, text in zip(batch, texts, strict=True) if is_control[ids].any())
+        raise UserError(
+            f"tokenizer {tokenizer.name}: turns ordinary text into control id {ids[is_control[ids]][0]} "
+            f"(text begins {text[:40]!r}); message texts could forge turns, so it is refused: "
+            "use the tokenizer.model of the model, or a tokenizer.json that can encode its special tokens as text"
+        )
     return batch
 
 

