@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.contamination_evidence import candidate_records, find_evidence
-from data_prep.contamination_index import IntArray, WindowIndex, build_index, check_definition, covered_tokens
-from data_prep.contamination_report import (
+from data_prep.contamination.evidence import candidate_records, find_evidence
+from data_prep.contamination.index import IntArray, WindowIndex, build_index, check_definition, covered_tokens
+from data_prep.contamination.report import (
     ContaminationReport,
     ItemEvidence,
     ItemResult,
@@ -20,8 +20,8 @@ from data_prep.contamination_report import (
     sum_up_tasks,
     verdict,
 )
-from data_prep.contamination_search import search_training
-from data_prep.contamination_texts import (
+from data_prep.contamination.search import search_training
+from data_prep.contamination.texts import (
     TRAIN_PARTS,
     Numbering,
     TestItem,
@@ -31,9 +31,9 @@ from data_prep.contamination_texts import (
     read_training_texts,
     split_specification,
 )
-from megatron_agent.chat.tokenizer import available_cores
 from megatron_agent.errors import UserError, run_command
 from megatron_agent.files import atomic_write, check_writable, sha256_file
+from megatron_agent.processes import available_cores
 
 DESCRIPTION = """\
 Find out how much of a test set stands in the training data, as AgentTuning did (appendix B): a token of a test

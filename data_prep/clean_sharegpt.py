@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.cleaning_report import CleaningReport, InputFile, format_damage, format_report
-from data_prep.cleaning_rules import DEFAULT, PRESETS, format_rules, select_rules
-from data_prep.duplicate_rules import DuplicateRules
 from data_prep.json_stream import Damage, stream_json_records
-from data_prep.near_duplicates import BANDS, PERMUTATIONS, SEED, SHINGLE_WORDS, THRESHOLD
-from data_prep.record_cleaner import CleanedRecord, CleaningSettings, LocatedRecord, clean_records
-from data_prep.sharegpt_layouts import MODEL_FAMILIES, model_family
+from data_prep.sharegpt.cleaning_report import CleaningReport, InputFile, format_damage, format_report
+from data_prep.sharegpt.cleaning_rules import DEFAULT, PRESETS, format_rules, select_rules
+from data_prep.sharegpt.duplicate_rules import DuplicateRules
+from data_prep.sharegpt.layouts import MODEL_FAMILIES, model_family
+from data_prep.sharegpt.near_duplicates import BANDS, PERMUTATIONS, SEED, SHINGLE_WORDS, THRESHOLD
+from data_prep.sharegpt.record_cleaner import CleanedRecord, CleaningSettings, LocatedRecord, clean_records
 from data_prep.split_long import SplitSettings, split_over_long
 from megatron_agent.chat.conversation import Conversation, conversation_to_record, require_file
 from megatron_agent.chat.template import TEMPLATES
-from megatron_agent.chat.tokenizer import available_cores
 from megatron_agent.errors import UserError, run_command
 from megatron_agent.files import atomic_write, check_writable, sha256_file
+from megatron_agent.processes import available_cores, check_workers
 
 DESCRIPTION = """\
 Read ShareGPT dumps, repair what named rules repair, drop what named rules drop (--list-rules), and write conversation
@@ -81,8 +81,7 @@ def clean_sharegpt(
             raise UserError(
                 f"--input-of {file.model}: expected a model's name, one of {', '.join(known_model_names())}"
             )
-    if workers < 1:
-        raise UserError(f"--workers {workers}: expected at least 1")
+    check_workers(workers)
     settings = CleaningSettings(select_rules() if rules is None else rules, keep_lang)
     report = CleaningReport(settings=describe_settings(settings, source, split, split_by_model))
     cleaned = kept_records(files, report, settings, workers)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.agentinstruct_card import (
+from data_prep.agentinstruct.audit import Audit, audit, audit_report, format_audit
+from data_prep.agentinstruct.audit_findings import RULES
+from data_prep.agentinstruct.card import (
     TaskCounts,
     card_differences,
     count_tasks,
@@ -16,12 +18,10 @@ from data_prep.agentinstruct_card import (
     format_counts,
     split_differences,
 )
-from data_prep.agentinstruct_cleaned import Cleaned, clean_rows
-from data_prep.agentinstruct_rows import BAD_RULES, RowCounts, read_rows
-from data_prep.agentinstruct_sources import Source, open_source
-from data_prep.audit_agentinstruct import Audit, audit, audit_report, format_audit
-from data_prep.audit_findings import RULES
-from data_prep.match_evaluator import MatchReport, match_evaluator
+from data_prep.agentinstruct.cleaned import Cleaned, clean_rows
+from data_prep.agentinstruct.match_evaluator import MatchReport, match_evaluator
+from data_prep.agentinstruct.rows import BAD_RULES, RowCounts, read_rows
+from data_prep.agentinstruct.sources import Source, open_source
 from megatron_agent.chat.conversation import Conversation, write_conversations
 from megatron_agent.errors import UserError, run_command
 from megatron_agent.files import atomic_write, check_writable

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import contamination_index, contamination_search
 from data_prep.check_contamination import check_contamination, main
-from data_prep.contamination_index import build_index, covered_tokens, find_matches
-from data_prep.contamination_report import ContaminationReport, ItemResult, one_line, sum_up, verdict
+from data_prep.contamination import index as contamination_index
+from data_prep.contamination import search as contamination_search
+from data_prep.contamination.index import build_index, covered_tokens, find_matches
+from data_prep.contamination.report import ContaminationReport, ItemResult, one_line, sum_up, verdict
 from megatron_agent.errors import UserError, run_command
 from tests.data_prep.conftest import record
 
@@ -156,7 +157,7 @@ def test_killed_worker_is_reported(write_jsonl: Writer, monkeypatch: pytest.Monk
     train, test, *_ = random_files(write_jsonl)
     monkeypatch.setattr(contamination_search, "CHUNK_CHARACTERS", 1_000)
     monkeypatch.setattr(contamination_search, "start_worker", _abort)
-    with pytest.raises(UserError, match=r"worker process of the search was killed.*fewer --workers"):
+    with pytest.raises(UserError, match=r"worker process was killed.*fewer --workers"):
         check_contamination([train], [str(test)], workers=2)
 
 

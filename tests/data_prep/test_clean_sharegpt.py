@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from data_prep import cleaning_report, record_cleaner
 from data_prep.build_indexed_dataset import build_indexed_dataset
 from data_prep.clean_sharegpt import LabelledFile, SplitSettings, clean_sharegpt, main
-from data_prep.cleaning_report import CleaningReport
-from data_prep.cleaning_rules import RULES, select_rules
+from data_prep.sharegpt import cleaning_report, record_cleaner
+from data_prep.sharegpt.cleaning_report import CleaningReport
+from data_prep.sharegpt.cleaning_rules import RULES, select_rules
 from megatron_agent.chat.conversation import check_trainable, read_conversations
 from megatron_agent.errors import UserError, run_command
 from tests.data_prep.test_import_agentinstruct import forbid_import
@@ -301,8 +301,9 @@ def test_any_number_of_workers_writes_the_same(tmp_path: Path, monkeypatch: pyte
     assert results[0] == results[1]
 
 
-def test_a_killed_worker_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "in.json").write_text(json.dumps([GOOD]))
+def test_a_killed_worker_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_cleaner, "CHUNK", 1)
+    (tmp_path / "in.json").write_text(json.dumps([GOOD, GOOD]))
 
     class Deadly(str):
         """A setting that ends the process that receives it."""

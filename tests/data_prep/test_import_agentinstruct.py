@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.agentinstruct_card import CARD, CARD_ROWS, card_differences, count_tasks
+from data_prep.agentinstruct.card import CARD, CARD_ROWS, card_differences, count_tasks
 from data_prep.import_agentinstruct import ImportOptions, format_report, import_agentinstruct, main
 from megatron_agent.chat.conversation import parse_conversation, read_conversations
 from megatron_agent.errors import UserError

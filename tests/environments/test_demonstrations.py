@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.agentinstruct_replies import GRAMMARS, thought_of
-from data_prep.audit_actions import check_mind2web
-from data_prep.match_evaluator import ALFWORLD_GOALS
-from data_prep.webshop_pages import read_page
+from data_prep.agentinstruct.audit_actions import check_mind2web
+from data_prep.agentinstruct.match_evaluator import ALFWORLD_GOALS
+from data_prep.agentinstruct.replies import GRAMMARS, thought_of
+from data_prep.agentinstruct.webshop_pages import read_page
 from megatron_agent.chat.conversation import Turn
 from megatron_agent.environments.demonstrations import ALFWORLD_GAMES, ALFWORLD_OPENING, load_demonstrations
 from megatron_agent.errors import UserError
