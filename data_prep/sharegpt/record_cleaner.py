@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -207,14 +206,17 @@ def excerpt(text: str, start: int) -> str:
 def clean_records(records: Iterator[LocatedRecord], settings: CleaningSettings, workers: int) -> Iterator[CleanedChunk]:
     """Clean records chunk by chunk, in input order whatever `workers` is; a few chunks a worker are held at once."""
     chunks = iter(lambda: list(islice(records, CHUNK)), [])
-    yield from map_in_order(partial(clean_in_worker, settings), chunks, workers)
+    yield from map_in_order(clean_in_worker, chunks, workers, start_worker, (settings,))
 
 
-_cleaners: dict[CleaningSettings, RecordCleaner] = {}  # of a worker process
+_worker: list[RecordCleaner] = []
 
 
-def clean_in_worker(settings: CleaningSettings, chunk: list[LocatedRecord]) -> CleanedChunk:
-    """Clean a chunk in a worker process, which keeps its libraries loaded."""
-    if settings not in _cleaners:
-        _cleaners[settings] = RecordCleaner(settings)
-    return _cleaners[settings].clean_chunk(chunk)
+def start_worker(settings: CleaningSettings) -> None:
+    """Load what every chunk needs, once in this process."""
+    _worker[:] = [RecordCleaner(settings)]
+
+
+def clean_in_worker(chunk: list[LocatedRecord]) -> CleanedChunk:
+    """Clean a chunk with this process's cleaner."""
+    return _worker[0].clean_chunk(chunk)

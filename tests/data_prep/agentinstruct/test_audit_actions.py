@@ -10,7 +10,7 @@ import pytest
 from data_prep.agentinstruct.audit_actions import impossible_actions
 from megatron_agent.chat.conversation import Conversation, parse_conversation
 from tests.data_prep.conftest import record
-from tests.data_prep.test_match_evaluator import PAGE, QUESTION
+from tests.data_prep.agentinstruct.test_match_evaluator import PAGE, QUESTION
 
 SHOP = "Thought:\nx\n\nAction:\n"
 KG = ("i", "!Yes.", "A new question: x\nEntities: [Fair division, chess]")
