@@ -62,11 +62,11 @@ def map_in_order(
         return
     others = set(active_children())
     # spawned, not forked: a fork copies the locks of threads (progress bars, tokenizers) that it does not copy
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (initializer, initargs))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (os.getpid(), initializer, initargs))
     running: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            running.append(pool.submit(function, task))
+            running.append(pool.submit(_run_task, function, task))
             if len(running) == 2 * workers:
                 yield running.popleft().result()
         while running:
@@ -83,9 +83,23 @@ def map_in_order(
     pool.shutdown()
 
 
-def _start_worker(initializer: Callable[..., object] | None, initargs: tuple[object, ...]) -> None:
+_errors: list[UserError] = []  # of this worker's initializer
+
+
+def _start_worker(parent: int, initializer: Callable[..., object] | None, initargs: tuple[object, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     die_with_parent()
+    if os.getppid() != parent:  # it ended before we asked to end with it
+        os._exit(1)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a process a core is enough
-    if initializer:
-        initializer(*initargs)
+    try:
+        if initializer:
+            initializer(*initargs)
+    except UserError as error:  # raised here it would only be seen as a worker that died
+        _errors.append(error)
+
+
+def _run_task(function: Callable[[Task], Result], task: Task) -> Result:
+    if _errors:
+        raise _errors[0]
+    return function(task)
