@@ -4,6 +4,7 @@ import importlib.util
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from data_prep.json_stream import Damage, stream_json_records
 from megatron_agent.chat import word_cache as module
 from megatron_agent.chat.tokenizer import Tokenizer, load_tokenizer
 from megatron_agent.chat.word_cache import WordCache, word_cache
+from megatron_agent.chat.word_table import WORD_BYTES, WordTable
 from tests.chat.tiny_tokenizers import SENTENCES
 
 BLANKS = " \u2581\u00a0\t\n\r\u3000"
@@ -29,6 +31,9 @@ PIECES = st.sampled_from(
         " the",
         "function();\r\n",
         "\x00",
+        "antidisestablishment",
+        "漢字漢字漢字",
+        "=====" * 4,
         "</s>",
     ]
 )
@@ -82,11 +87,31 @@ def test_sharegpt(real_cache: WordCache) -> None:
 
 
 def test_a_full_cache_is_emptied(real_cache: WordCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGEST_CACHE", 1000)
+    monkeypatch.setattr(module, "MOST_WORDS", 100)
     for number in range(10):
         text = " ".join(f"w{chr(97 + number)}{chr(97 + i)}" for i in range(26)) * 3
         assert real_cache.encode_batch([text])[0].tolist() == real_cache.processor.encode(text)
-        assert real_cache.characters < 2500
+        assert len(real_cache.ends) < 140
+
+
+def test_the_table_finds_what_was_put_in() -> None:
+    """Words of all lengths, more than the table first holds, with common beginnings and ends."""
+    generator = np.random.default_rng(5)
+    words = list({bytes(generator.integers(97, 100, n).astype(np.uint8)) for n in generator.integers(1, 17, 90_000)})
+    content = b"".join(words) + bytes(WORD_BYTES)
+    ends = np.cumsum([len(word) for word in words])
+    starts = np.concatenate([[0], ends[:-1]])
+    table = WordTable()
+    keys = table.keys(content, starts, ends)
+    half = np.arange(0, len(words), 2)
+    for part in np.array_split(half, 7):
+        table.insert(keys, part, part + 1000)
+    expected = np.where(np.arange(len(words)) % 2 == 0, np.arange(len(words)) + 1000, -1)
+    assert table.find(keys).tolist() == expected.tolist()
+    assert len(words) > 40_000
+    first, inverse = table.distinct(keys, np.array([5, 3, 5, 5, 3, 8]))
+    assert sorted(first.tolist()) == [3, 5, 8]
+    assert first[inverse].tolist() == [5, 3, 5, 5, 3, 8]
 
 
 @pytest.mark.parametrize(
