@@ -11,7 +11,7 @@ from setuptools import find_packages, setup
 EXTRAS = {
     "gpu": ["transformer-engine[pytorch]"],
     "hub": ["huggingface_hub", "pyarrow"],
-    "sharegpt": ["beautifulsoup4", "datasketch", "markdownify", "py3langid"],
+    "sharegpt": ["beautifulsoup4", "datasketch>=2.0", "markdownify", "py3langid"],
     "hf": ["transformers"],
     "quickstart": ["gguf", "transformers[serving]"],  # and the data wheels of .ci/make_venv.sh
     "test": [
