@@ -83,12 +83,12 @@ def build_indexed_dataset(
         over_length=over_length,
     )
     with shard_folder(output_prefix) as folder:
-        counts = encode_input(files, settings, folder, workers)
+        counts, keys = encode_input(files, settings, folder, workers)
         if not counts.conversations:
             raise UserError(f"{', '.join(map(str, files))}: no conversations; expected JSONL, one a line")
         manifest = write_batches(
             output_prefix,
-            finished_shards(files, settings, folder),
+            finished_shards(keys, folder),
             vocab_size=tokenizer.vocab_size,
             tokenizer_name=tokenizer.name,
             tokenizer_sha256=tokenizer.sha256,
@@ -134,18 +134,22 @@ def shard_folder(output_prefix: str | Path) -> Iterator[Path]:
             raise
 
 
-def encode_input(files: Sequence[Path], settings: BuildSettings, folder: Path, workers: int) -> BuildCounts:
-    """Encode every shard of the input that is not in `folder` yet; return the counts of all."""
+def encode_input(
+    files: Sequence[Path], settings: BuildSettings, folder: Path, workers: int
+) -> tuple[BuildCounts, list[str]]:
+    """Encode every shard of the input that is not in `folder` yet; return the counts and the keys of all."""
     from tqdm import tqdm
 
     counts = BuildCounts()
+    keys: list[str] = []
     resumed = tokens = 0
     started = time.perf_counter()
 
     def unfinished() -> Iterator[InputShard]:
         nonlocal resumed
         for shard in input_shards(files):
-            if finished := load_shard(shard_file(folder, shard.number), shard.key(settings)):
+            keys.append(shard.key(settings))
+            if finished := load_shard(shard_file(folder, shard.number), keys[-1]):
                 counts.add(finished[1])
                 resumed += 1
                 bar.update(finished[1].conversations)
@@ -162,18 +166,15 @@ def encode_input(files: Sequence[Path], settings: BuildSettings, folder: Path, w
             bar.update(done.conversations)
     if resumed:
         print(f"{resumed:,} shards were finished before and are used again")
-    return counts
+    return counts, keys
 
 
-def finished_shards(files: Sequence[Path], settings: BuildSettings, folder: Path) -> Iterator[DocumentBatch]:
-    """Yield the encoded shards in input order; `UserError` when an input file changed meanwhile."""
-    for shard in input_shards(files):
-        finished = load_shard(shard_file(folder, shard.number), shard.key(settings))
+def finished_shards(keys: Sequence[str], folder: Path) -> Iterator[DocumentBatch]:
+    """Yield the encoded shards in input order; `UserError` for one that was altered meanwhile."""
+    for number, key in enumerate(keys):
+        finished = load_shard(shard_file(folder, number), key)
         if finished is None:
-            raise UserError(
-                f"{shard.path}: lines from {shard.first_line:,} on changed while they were being encoded, or their "
-                f"shard in {folder} did; run this again"
-            )
+            raise UserError(f"{shard_file(folder, number)}: altered or removed while it was in use; run this again")
         yield finished[0]
 
 

@@ -64,14 +64,13 @@ class InputShard:
     path: Path
     first_line: int
     lines: list[bytes]
+    sha256: str
+    """Of the lines."""
 
     def key(self, settings: BuildSettings) -> str:
         """Hash everything that the encoded shard depends on."""
-        record = {**dataclasses.asdict(settings), "tokenizer_path": "", "version": SHARD_VERSION}
-        digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
-        for line in self.lines:
-            digest.update(line)
-        return digest.hexdigest()
+        record = {**dataclasses.asdict(settings), "tokenizer_path": "", "version": SHARD_VERSION, "lines": self.sha256}
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass
@@ -94,16 +93,17 @@ def input_shards(files: Sequence[Path], shard_bytes: int = SHARD_BYTES) -> Itera
     """Cut JSONL files (gzip or not) into shards of at least `shard_bytes`; a shard never spans two files."""
     number = 0
     for path in files:
-        first, lines, size = 1, list[bytes](), 0
+        first, lines, size, digest = 1, list[bytes](), 0, hashlib.sha256()
         with open_decompressed(path) as handle:
             for line in decompressed_lines(handle, path):
                 lines.append(line)
+                digest.update(line)
                 size += len(line)
                 if size >= shard_bytes:
-                    yield InputShard(number, path, first, lines)
-                    number, first, lines, size = number + 1, first + len(lines), [], 0
+                    yield InputShard(number, path, first, lines, digest.hexdigest())
+                    number, first, lines, size, digest = number + 1, first + len(lines), [], 0, hashlib.sha256()
         if lines:
-            yield InputShard(number, path, first, lines)
+            yield InputShard(number, path, first, lines, digest.hexdigest())
             number += 1
 
 

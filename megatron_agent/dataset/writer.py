@@ -42,14 +42,14 @@ class DocumentBatch:
 
 
 def lay_out(documents: Iterable[list[Span]], vocab_size: int, max_length: int, first: int = 0) -> DocumentBatch:
-    """Check conversations and lay them out; neighbouring spans with the same flag become one.
+    """Check conversations, given as maximal spans of one loss flag (`join_spans`), and lay them out.
 
     Raises :class:`UserError` for a conversation that is empty, has nothing to train on, is longer than `max_length`
     tokens or holds an id outside the vocabulary; `first` is the number that its message gives the first one.
     """
-    spans = [join_spans((span.ids, span.trained) for span in document) for document in documents]
-    document_spans = np.array([len(document) for document in spans], dtype=np.int64)
-    flat = [span for document in spans for span in document]
+    documents = list(documents)
+    document_spans = np.array([len(spans) for spans in documents], dtype=np.int64)
+    flat = [span for spans in documents for span in spans]
     span_lengths = np.array([len(span.ids) for span in flat], dtype=np.int64)
     modes = np.array([span.trained for span in flat], dtype=np.int64)
     ids = np.concatenate([np.zeros(0, dtype=np.int64), *(span.ids for span in flat)])
@@ -95,10 +95,14 @@ def write_indexed_dataset(
     repaired: Mapping[str, int] | None = None,
     source: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Write conversations, given as a stream of spans, as an indexed dataset; see `lay_out` and `write_batches`."""
+    """Write a stream of conversations as an indexed dataset; see `lay_out` and `write_batches`.
+
+    Neighbouring spans with the same flag become one.
+    """
 
     def batches() -> Iterator[DocumentBatch]:
-        stream, number = iter(documents), 0
+        stream = (join_spans((span.ids, span.trained) for span in spans) for spans in documents)
+        number = 0
         while chunk := list(islice(stream, CHUNK)):
             yield lay_out(chunk, vocab_size, max_length, number)
             number += len(chunk)
