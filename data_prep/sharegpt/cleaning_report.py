@@ -107,9 +107,10 @@ class CleaningReport:
                 raise RuntimeError(f"the report's sums do not match: {what}: {left} and {right}")
 
     def write(self, handle: IO[str]) -> None:
-        """Write the report as JSON."""
+        r"""Write the report as JSON; a lone surrogate, which UTF-8 cannot hold, becomes an escape (`\udc80`)."""
         record = {**vars(self), "inputs": [vars(file) for file in self.inputs]}
-        json.dump(record, handle, ensure_ascii=False, indent=1)
+        for piece in json.JSONEncoder(ensure_ascii=False, indent=1).iterencode(record):
+            handle.write(piece.encode("utf-8", "backslashreplace").decode("utf-8"))
         handle.write("\n")
 
 

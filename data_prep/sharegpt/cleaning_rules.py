@@ -9,11 +9,23 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from data_prep.sharegpt.html_markdown import UnparsableHtmlError, html_to_markdown, is_html_answer, is_html_block
-from megatron_agent.chat.conversation import Turn
+from data_prep.sharegpt.repairs import (
+    ZERO_WIDTH,
+    Dropped,
+    Turns,
+    converted_from_html,
+    cut_at_empty,
+    each_value,
+    with_neighbours_merged,
+    without_banners,
+    without_copy_buttons,
+    without_leading_non_human,
+    without_regenerate_numbers,
+    without_repeated_turns,
+    without_trailing_human,
+    without_underscore_escapes,
+)
 from megatron_agent.errors import UserError
-
-Turns = list[Turn]
 
 DEFAULT, FASTCHAT = "default", "fastchat"
 BOTH = (DEFAULT, FASTCHAT)
@@ -21,10 +33,6 @@ PRESETS = {
     DEFAULT: "repair what can be repaired, drop what cannot be trained on, duplicates and near duplicates",
     FASTCHAT: "FastChat's clean_sharegpt and filter_wrong_format: blocked words too, fewer repairs, no near duplicates",
 }
-
-
-class Dropped(Exception):  # noqa: N818 -- a verdict, not an error
-    """Raised to leave a conversation out; its argument is the name of the rule."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ class Rule:
     text: str
     presets: tuple[str, ...] = BOTH
     required: bool = False
+    option: str = ""
+    """The option of the command that switches the rule on, in place of a preset."""
 
 
 @dataclass(frozen=True)
@@ -51,118 +61,11 @@ class Drop(Rule):
     applies: Callable[[Turns], bool] = lambda turns: False
 
 
-def each_value(change: Callable[[str], str]) -> Callable[[Turns], Turns]:
-    """A repair that changes the text of every turn on its own."""
-    return lambda turns: [with_value(turn, change(turn.value)) for turn in turns]
-
-
-def with_value(turn: Turn, value: str) -> Turn:
-    """The turn with another text; the same object when the text is the same."""
-    return turn if value == turn.value else Turn(turn.speaker, value, turn.loss)
-
-
-REGENERATE_NUMBERS = re.compile(r"\s*(\d{1,3}) / (\d{1,3})(?=[^\d\s.,:;%^)=+*/-])|\s*(\d{1,3}) / (\d{1,3})\s*\n")
-COPY_BUTTONS = re.compile(r"^([ \t]*```)[ \t]*\n?[ \t]*([\w+#.-]*?)(?:Copy code)+[ \t]*\n?", re.MULTILINE)
-COPY_CHARACTERS = re.compile(r"Copy\d+ chars / \d+ words")
-ZERO_WIDTH = re.compile("[\u200b\u2060\ufeff]+")
-CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$)", re.DOTALL)
-ESCAPED_UNDERSCORE = re.compile(r"(?<=[0-9A-Za-z])\\_(?=[0-9A-Za-z])")
-BANNER = re.compile(r"\W*This (?:chat )?conversation is shared from\b", re.IGNORECASE)
 RATE_LIMIT = "Too many requests in 1 hour. Try again later."
 BLOCKED_WORDS = ("openai", "chatgpt")
 REPEATED_LIST_NUMBER = re.compile(r"\n1\. [^2]*\n1\. ")
 REPEATED_DIGITS = re.compile(r"(\d)\1{8}")
 SHORTEST_CHARACTERS = 16
-
-
-def converted_from_html(turns: Turns) -> Turns:
-    """Convert the HTML messages of a record whose answers are the web page's; questions are plain text there."""
-    if not any(turn.speaker == "gpt" and is_html_answer(turn.value) for turn in turns):
-        return turns
-    converted = []
-    for turn in turns:
-        is_html = is_html_block(turn.value) if turn.speaker == "gpt" else is_html_answer(turn.value)
-        try:
-            converted.append(with_value(turn, html_to_markdown(turn.value)) if is_html else turn)
-        except UnparsableHtmlError as error:
-            raise Dropped("unparsable_html") from error
-    return converted
-
-
-def without_regenerate_numbers(text: str) -> str:
-    """Remove the page's "2 / 3" before a message (the second of three versions), not a quotient."""
-    match = REGENERATE_NUMBERS.match(text)
-    if match:
-        number, count = (int(group) for group in match.groups() if group)
-        if 1 <= number <= count:
-            return text[match.end() :]
-    return text
-
-
-def without_copy_buttons(text: str) -> str:
-    """Remove the page's "Copy code" at the head of a fence and "Copy12 chars / 3 words"."""
-    if "Copy" not in text:
-        return text
-    return COPY_CHARACTERS.sub("", COPY_BUTTONS.sub(r"\1\2\n", text))
-
-
-def without_underscore_escapes(text: str) -> str:
-    r"""Turn `a\_b` into `a_b` outside code and formulas: there Markdown shows both alike."""
-    if "\\_" not in text:
-        return text
-    parts = CODE.split(text)  # code at the odd places
-    return "".join(part if i % 2 else ESCAPED_UNDERSCORE.sub("_", part) for i, part in enumerate(parts))
-
-
-def without_banners(turns: Turns) -> Turns:
-    """Remove system turns in which TypingMind or ChatHub says that it shared the conversation."""
-    return [turn for turn in turns if turn.speaker != "system" or not BANNER.match(turn.value)]
-
-
-def without_leading_non_human(turns: Turns) -> Turns:
-    """Remove what stands before the first human turn, but for a system prompt that opens the conversation."""
-    first = next((i for i, turn in enumerate(turns) if turn.speaker == "human"), len(turns))
-    return [
-        *(turn for turn in turns[: min(first, 1)] if turn.speaker == "system" and first < len(turns)),
-        *turns[first:],
-    ]
-
-
-def without_repeated_turns(turns: Turns) -> Turns:
-    """Remove a turn that says what the one before it said, by the same speaker."""
-    return [
-        turn
-        for i, turn in enumerate(turns)
-        if i == 0 or (turn.speaker, turn.value) != (turns[i - 1].speaker, turns[i - 1].value)
-    ]
-
-
-def with_neighbours_merged(turns: Turns) -> Turns:
-    """Join neighbouring human turns, and neighbouring gpt turns, with an empty line; empty ones vanish."""
-    merged: Turns = []
-    for turn in turns:
-        if merged and turn.speaker == merged[-1].speaker != "system":
-            texts = [text for text in (merged[-1].value, turn.value) if text.strip()]
-            merged[-1] = with_value(merged[-1], "\n\n".join(texts))
-        else:
-            merged.append(turn)
-    return merged
-
-
-def cut_at_empty(turns: Turns) -> Turns:
-    """End the conversation before the first message in which there is nothing to see."""
-    for i, turn in enumerate(turns):
-        if not any(character.isprintable() and not character.isspace() for character in turn.value):
-            return turns[:i]
-    return turns
-
-
-def without_trailing_human(turns: Turns) -> Turns:
-    """Remove questions at the end that nobody answered."""
-    end = len(turns)
-    while end and turns[end - 1].speaker == "human":
-        end -= 1
-    return turns[:end]
 
 
 def dialogue(turns: Turns) -> Turns:
@@ -212,7 +115,7 @@ STEPS: tuple[Repair | Drop, ...] = (
     ),
     Repair(
         "underscore_escapes_removed",
-        r"a\_b becomes a_b outside code and formulas",
+        r"a\_b becomes a_b outside code, formulas and paths",
         (DEFAULT,),
         apply=each_value(without_underscore_escapes),
     ),
@@ -229,7 +132,11 @@ STEPS: tuple[Repair | Drop, ...] = (
         (DEFAULT,),
         apply=with_neighbours_merged,
     ),
-    Repair("cut_at_empty_message", "the conversation ends before an empty message", apply=cut_at_empty),
+    Repair(
+        "cut_at_empty_message",
+        "an empty system prompt goes; the conversation ends before another empty message",
+        apply=cut_at_empty,
+    ),
     Repair("trailing_human_turns_removed", "unanswered questions at the end go", apply=without_trailing_human),
     Drop(
         "no_exchange_left",
@@ -276,11 +183,11 @@ OTHER_RULES: tuple[Rule, ...] = (
     Rule("lone_surrogate", "text that is not Unicode", required=True),
     Rule("no_id", "no id, with missing_id_made switched off", required=True),
     Rule("unparsable_html", "HTML that the parser refuses", required=True),
-    Rule("no_part_fits", "no exchange of the conversation is within --max-length", required=True),
+    Rule("no_part_fits", "no exchange of the conversation is within --max-length", (), option="--max-length"),
     Rule("missing_id_made", "a record without id gets <file name>#<record number>", (DEFAULT,)),
     Rule("role_names_mapped", "user to human; chatgpt, assistant, bing, bard to gpt", (DEFAULT,)),
     Rule("plugin_conversation", "the record has plugins"),
-    Rule("other_language", "another language than --keep-lang", required=True),
+    Rule("other_language", "another language than --keep-lang", (), option="--keep-lang"),
     Rule("duplicate_id", "the id of a conversation kept before"),
     Rule("duplicate_conversation", "the same turns as a conversation kept before"),
     Rule("duplicate_first_exchange", "the same first question and answer as one kept before", (FASTCHAT,)),
@@ -299,6 +206,8 @@ def select_rules(preset: str = DEFAULT, skipped: Iterable[str] = (), added: Iter
         for name in sorted(names):
             if name not in RULES:
                 raise UserError(f"{flag} {name}: no rule of that name; --list-rules shows them")
+            if RULES[name].option:
+                raise UserError(f"{flag} {name}: give {RULES[name].option}, or leave it out, for this rule")
             if RULES[name].required:
                 raise UserError(f"{flag} {name}: this rule is always on, since what it drops cannot be trained on")
     if both := skipped & added:
@@ -332,6 +241,6 @@ def format_rules() -> str:
     lines = [f"{name}: {text}" for name, text in PRESETS.items()]
     lines.append("")
     for rule in RULES.values():
-        where = "always" if rule.required else ", ".join(rule.presets) or "--add-rule"
+        where = "always" if rule.required else rule.option or ", ".join(rule.presets) or "--add-rule"
         lines.append(f"{rule.name:<34}{where:<20}{rule.text}")
     return "\n".join(lines)

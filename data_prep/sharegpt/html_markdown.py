@@ -19,8 +19,7 @@ HTML_BLOCK = re.compile(r"\s*<(?:div|p|pre|ol|ul|table|blockquote|h[1-6])\b", re
 LANGUAGE = re.compile(r"[\w+#.-]{1,20}")
 LANGUAGE_CLASS = re.compile(r"(?:language|lang)-([\w+#.-]+)")
 COPY_BUTTON = re.compile(r"\A\s*([\w+#.-]*?)(?:Copy code)+")
-BLANK_LINES = re.compile(r"\n{3,}")
-FENCED = re.compile(r"(^```.*?^```[ ]*$)", re.DOTALL | re.MULTILINE)
+BACKTICKS = re.compile(r"^[ \t]*(`{3,})", re.MULTILINE)
 
 
 class UnparsableHtmlError(ValueError):
@@ -55,13 +54,12 @@ def html_to_markdown(html: str) -> str:
         for element in soup(["button", "svg", "script", "style"]):
             element.decompose()
         restore_formulas(soup)
+        escape_pipes_in_tables(soup)
         for block in soup("pre"):
             reduce_to_code(soup, block)
-        markdown = str(converter().convert_soup(soup))
+        return str(converter().convert_soup(soup)).strip()
     except (bs4.builder.ParserRejectedMarkup, AssertionError, RecursionError) as error:
         raise UnparsableHtmlError(f"{type(error).__name__}: {error}") from error
-    parts = FENCED.split(markdown)  # fences at the odd places
-    return "".join(part if i % 2 else BLANK_LINES.sub("\n\n", part) for i, part in enumerate(parts)).strip()
 
 
 @cache
@@ -73,13 +71,19 @@ def converter() -> Any:
         raise UserError(
             "HTML needs markdownify and beautifulsoup4; pip install 'agentlm-megatron[sharegpt]'"
         ) from error
-    return MarkdownConverter(
+
+    class PageConverter(MarkdownConverter):
+        def convert_pre(self, block: Any, text: str, **_: object) -> str:
+            """A fence, longer than those that the code itself holds (an answer that shows Markdown)."""
+            fence = max(("```", *(f"{found}`" for found in BACKTICKS.findall(text))), key=len)
+            return f"\n\n{fence}{block.get('data-language')}\n{text}\n{fence}\n\n"
+
+    return PageConverter(
         heading_style="ATX",
         bullets="-",
         escape_asterisks=False,
         escape_underscores=False,
         escape_misc=False,
-        code_language_callback=lambda block: block.get("data-language"),
     )
 
 
@@ -90,6 +94,13 @@ def restore_formulas(soup: Any) -> None:
         display = rendered.find_parent(class_=["katex-display", "math-display"])
         mark = "$$" if display else "$"
         (display or rendered).replace_with(f"{mark}{annotation.get_text().strip()}{mark}")
+
+
+def escape_pipes_in_tables(soup: Any) -> None:
+    """Write `|` inside a cell as `\\|`, in code too: bare it would end the cell."""
+    for text in soup.find_all(string=re.compile(r"\|")):
+        if text.find_parent(["td", "th"]):
+            text.replace_with(text.replace("|", "\\|"))
 
 
 def reduce_to_code(soup: Any, block: Any) -> None:

@@ -93,7 +93,10 @@ def read_raw_record(record: object) -> RawRecord:
     layout = MESSAGE_KEYS[key]
     if any(is_html_answer(text) for role, text in messages if ROLES.get(role.lower()) == "gpt"):
         layout += "_html"
-    if system := usable_text(record, "system") or usable_text(record, "system_message"):
+    system = record.get("system") or record.get("system_message")
+    if system is not None and not isinstance(system, str):
+        raise UnknownLayoutError('expected a string under "system"')
+    if system and system.strip():
         messages.insert(0, ("system", system))
     model = usable_text(record, "model")
     return RawRecord(layout, record_id(record), messages, model, has_plugins=record.get("plugins") is not None)

@@ -95,7 +95,7 @@ class NearDuplicateIndex:
         rows = self.candidates(signature)
         if not len(rows):
             return None
-        similarities = (self.signatures[rows] == signature).mean(axis=1)
+        similarities = np.count_nonzero(self.signatures[rows] == signature, axis=1) / PERMUTATIONS
         best = int(np.argmax(similarities))
         return (int(rows[best]), float(similarities[best])) if similarities[best] >= self.threshold else None
 
@@ -109,17 +109,22 @@ class NearDuplicateIndex:
         return self.count - 1
 
     def candidates(self, signature: np.ndarray) -> np.ndarray:
-        """The rows that share a bucket with the signature in some band, ascending."""
+        """The rows that share a bucket with the signature in some band, ascending; every row when a bucket is crowded.
+
+        That is so where most texts open with the same long prompt: a step along the chains costs as much as comparing
+        some 64 rows, so that past that many steps comparing with every row is the faster way.
+        """
         bands = np.arange(BANDS)
         rows = self.heads[bands, self.buckets(signature)]
         found: list[Any] = []
-        while True:
+        for _ in range(64 + self.count // 64):
             present = rows >= 0
             bands, rows = bands[present], rows[present]
             if not len(rows):
                 return np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int32)
             found.append(rows)
             rows = self.links[rows, bands]
+        return np.arange(self.count)
 
     def buckets(self, signature: np.ndarray) -> np.ndarray:
         """The bucket of each band."""

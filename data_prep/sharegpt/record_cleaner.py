@@ -13,11 +13,12 @@ from itertools import islice
 
 import numpy as np
 
-from data_prep.sharegpt.cleaning_rules import Dropped, Turns, apply_steps
+from data_prep.sharegpt.cleaning_rules import apply_steps
 from data_prep.sharegpt.defects import count_defects
 from data_prep.sharegpt.language import load_detector
 from data_prep.sharegpt.layouts import ROLES, RawRecord, UnknownLayoutError, read_raw_record
 from data_prep.sharegpt.near_duplicates import load_signer
+from data_prep.sharegpt.repairs import Dropped, Turns
 from megatron_agent.chat.conversation import Turn, find_lone_surrogate
 from megatron_agent.processes import map_in_order
 
@@ -38,8 +39,8 @@ class CleaningSettings:
 class LocatedRecord:
     """A decoded record and where it stands."""
 
-    file: str
-    number: int
+    made_id: str
+    """For a record without an id."""
     where: str
     value: object
 
@@ -85,7 +86,7 @@ class RecordCleaner:
     def __init__(self, settings: CleaningSettings) -> None:
         self.rules = settings.rules
         self.keep_lang = settings.keep_lang
-        self.detect = load_detector(settings.keep_lang) if settings.keep_lang else None
+        self.detect = load_detector(settings.keep_lang) if settings.keep_lang is not None else None
         self.sign = load_signer() if "near_duplicate" in settings.rules else None
 
     def clean_chunk(self, records: Sequence[LocatedRecord]) -> CleanedChunk:
@@ -97,17 +98,16 @@ class RecordCleaner:
 
     def clean(self, record: LocatedRecord, chunk: CleanedChunk) -> CleanedRecord:
         """Clean one record, counting what it was like into `chunk`."""
-        made_id = f"{record.file}#{record.number}"
         try:
             raw = read_raw_record(record.value)
         except UnknownLayoutError as error:
             text = json.dumps(record.value)[:EXCERPT_CHARACTERS]
-            return CleanedRecord(record.where, made_id, dropped="wrong_schema", excerpt=f"{error}: {text}")
+            return CleanedRecord(record.where, record.made_id, dropped="wrong_schema", excerpt=f"{error}: {text}")
         chunk.roles.update(role for role, _ in raw.messages)
         chunk.found.update(count_defects(raw.messages))
         cleaned = CleanedRecord(
             record.where,
-            raw.identifier or made_id,
+            raw.identifier or record.made_id,
             raw_id=raw.identifier,
             raw_digest=digest(raw.messages)[:8],
             layout=raw.layout,
@@ -198,8 +198,8 @@ def describe_turns(turns: Turns) -> str:
 
 
 def excerpt(text: str, start: int) -> str:
-    """At most `EXCERPT_CHARACTERS` of a text that can be written as UTF-8, marked where it is cut."""
-    piece = text[start : start + EXCERPT_CHARACTERS].encode("utf-8", "backslashreplace").decode("utf-8")
+    """At most `EXCERPT_CHARACTERS` of a text, marked where it is cut."""
+    piece = text[start : start + EXCERPT_CHARACTERS]
     return f"{'...' if start else ''}{piece}{'...' if start + EXCERPT_CHARACTERS < len(text) else ''}"
 
 

@@ -4,6 +4,7 @@ import errno
 import gzip
 import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 
 from data_prep.build_indexed_dataset import build_indexed_dataset
-from data_prep.clean_sharegpt import LabelledFile, SplitSettings, clean_sharegpt, main
-from data_prep.sharegpt import cleaning_report, record_cleaner
+from data_prep.clean_sharegpt import clean_sharegpt, main
+from data_prep.sharegpt import record_cleaner
 from data_prep.sharegpt.cleaning_report import CleaningReport
 from data_prep.sharegpt.cleaning_rules import RULES, select_rules
+from data_prep.sharegpt.kept_records import LabelledFile
+from data_prep.split_long import SplitSettings
 from megatron_agent.chat.conversation import check_trainable, read_conversations
 from megatron_agent.errors import UserError, run_command
 from tests.data_prep.test_import_agentinstruct import forbid_import
@@ -198,8 +201,51 @@ def test_languages(tmp_path: Path) -> None:
     assert report["dropped"] == {"other_language": 1}
     assert report["languages"] == {"en": 2, "de": 1}
     assert report["other_language_ids"] == {"de": ["de"]}
-    with pytest.raises(UserError, match=r"--keep-lang english: expected a language of py3langid, one of .*\ben, "):
-        run(tmp_path, records, keep_lang="english")
+    for wrong in ("english", ""):
+        with pytest.raises(UserError, match=rf"--keep-lang {wrong}: expected a language of py3langid, one of .*\ben, "):
+            run(tmp_path, records, keep_lang=wrong)
+
+
+def test_ids_of_parts_are_not_those_of_records(tmp_path: Path, sentencepiece_file: Path) -> None:
+    texts = ["message " + "and so on " * 20] * 8
+    records = [raw("a_2", "hg"), raw("a", "hg" * 4, *texts), raw("a_4", "hg"), raw("b", "hg")]
+    split = SplitSettings(400, sentencepiece_file, "llama-2")
+    conversations, report = run(tmp_path, records, split=split)
+    assert [c.id for c in conversations] == ["a_2", "a_0", "a_2~2", "a_4", "a_6", "a_4~2", "b"]
+    assert report["split"] == {
+        "conversations_split": 1,
+        "parts": 4,
+        "exchanges_over_length": 0,
+        "ids_renamed": 2,
+    }
+    assert report["examples"]["ids_renamed"][0] == {"before": "a_2", "after": "a_2~2"}
+
+
+def test_made_ids_of_files_of_one_name_differ(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "train.json" for folder in ("gpt4", "gpt35")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(json.dumps([{**raw(str(path.parent), "hg"), "id": None}]))
+    report = clean_sharegpt(paths, tmp_path / "out.jsonl", tmp_path / "report.json", rules=WITHOUT_NEAR)
+    assert report.dropped == {}
+    assert [c.id for c in read_conversations(tmp_path / "out.jsonl")] == ["train.json#1", "train.json(2)#1"]
+
+
+def test_text_that_is_not_unicode_never_stops_a_run(tmp_path: Path) -> None:
+    """In a key, a role, a system prompt and a file name: dropped or escaped, and the report is JSON."""
+    bad_role = raw("b", "hg")
+    bad_role["conversations"][0]["from"] = "hum\ud800an"
+    records = [{**GOOD, "id": None}, {"\ud800": 1}, bad_role, raw("c", "hg", system="\ud800")]
+    path = tmp_path / os.fsdecode(b"in\xff.json")
+    path.write_text(json.dumps(records))
+    clean_sharegpt([path], tmp_path / "out.jsonl", tmp_path / "report.json", rules=WITHOUT_NEAR)
+    assert [c.id for c in read_conversations(tmp_path / "out.jsonl")] == ["in\\xff.json#1"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["dropped"] == {"wrong_schema": 1, "unknown_role": 1, "lone_surrogate": 1}
+    assert report["inputs"][0]["path"] == str(path)
+    assert report["roles"]["hum\ud800an"] == 1
+    with pytest.raises(UserError, match=r"--source: lone surrogate '\\udcff'"):
+        clean_sharegpt([path], tmp_path / "out.jsonl", tmp_path / "report.json", source=os.fsdecode(b"\xff"))
 
 
 def test_language_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,17 +280,20 @@ def test_models_become_files(tmp_path: Path) -> None:
 
 
 def test_a_file_per_model(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(json.dumps([raw("a", "hg"), raw("own", "hg", model="Default (GPT-3.5)")]))
+    (tmp_path / "a.json").write_text(
+        json.dumps([raw("a", "hg"), raw("own", "hg", model="Default (GPT-3.5)"), raw("odd", "hg", model="claude-2")])
+    )
     (tmp_path / "b.json").write_text(json.dumps([raw("b", "hg")]))
     arguments = ["--input-of", "GPT4", str(tmp_path / "a.json"), "--input", str(tmp_path / "b.json")]
     main([*arguments, "--output", str(tmp_path / "x"), "--report", str(tmp_path / "r.json"), "--workers", "1"])
     assert [(c.id, c.model) for c in read_conversations(tmp_path / "x")] == [
         ("a", "gpt-4"),
         ("own", "gpt-3.5"),
+        ("odd", "claude-2"),
         ("b", None),
     ]
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report["model_conflicts"] == 1
+    assert report["model_conflicts"] == 2
     assert [file["model"] for file in report["inputs"]] == ["GPT4", None]
     with pytest.raises(UserError, match="--input-of claude: expected a model's name, one of gpt-4, gpt4,"):
         clean_sharegpt([LabelledFile(tmp_path / "a.json", "claude")], tmp_path / "x", tmp_path / "r.json")
@@ -365,7 +414,7 @@ def test_a_full_disk_leaves_nothing(
     if place == "output":
         monkeypatch.setattr("data_prep.clean_sharegpt.conversation_to_record", full)
     else:
-        monkeypatch.setattr(cleaning_report.json, "dump", full)
+        monkeypatch.setattr(CleaningReport, "write", full)
     arguments = ["--input", str(tmp_path / "in.json"), "--output", str(tmp_path / "out.jsonl")]
     with pytest.raises(SystemExit) as caught:
         run_command(lambda: main([*arguments, "--report", str(tmp_path / "r.json"), "--workers", "1"]))

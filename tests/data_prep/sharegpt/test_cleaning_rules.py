@@ -6,10 +6,12 @@ from data_prep.sharegpt.cleaning_rules import (
     RULES,
     STEPS,
     Drop,
-    Dropped,
     Repair,
     apply_steps,
     select_rules,
+)
+from data_prep.sharegpt.repairs import (
+    Dropped,
     without_copy_buttons,
     without_regenerate_numbers,
     without_underscore_escapes,
@@ -46,6 +48,10 @@ def repaired(name: str, *texts: str) -> list[str]:
         ("10 / 5\n= 2", "10 / 5\n= 2"),  # the fifth of five at most
         ("1 / 2 = 0.5", "1 / 2 = 0.5"),
         ("1 / 20", "1 / 20"),
+        ("1 / 2\n= 0.5", "1 / 2\n= 0.5"),
+        ("1 / 2x + 3 = 5", "1 / 2x + 3 = 5"),
+        ("1 / 2\n\n- item", "- item"),
+        ("1 / 2I think", "I think"),
         ("see 1 / 1Text", "see 1 / 1Text"),
     ],
 )
@@ -67,6 +73,12 @@ def test_copy_buttons(text: str, expected: str) -> None:
     assert without_copy_buttons(text) == expected
 
 
+def test_a_fence_with_many_blanks_takes_no_time() -> None:
+    """Quadratic, this would take hours."""
+    text = "```" + " " * 1_000_000 + "Copy"
+    assert without_copy_buttons(text) == text
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -76,6 +88,16 @@ def test_copy_buttons(text: str, expected: str) -> None:
         (r"$$a\_b$$", r"$$a\_b$$"),
         (r"\_\_init\_\_", r"\_\_init\_\_"),  # unescaped, Markdown would show it bold
         ("```\nopen fence a\\_b", "```\nopen fence a\\_b"),
+        ("````md\n```py\na\\_b\n```\nc\\_d\n````\nx\\_y", "````md\n```py\na\\_b\n```\nc\\_d\n````\nx_y"),
+        ("~~~\na\\_b\n~~~\nx\\_y", "~~~\na\\_b\n~~~\nx_y"),
+        (r"``a\_b`` and x\_y", r"``a\_b`` and x_y"),
+        (r"$v_{a\_b}$ and \(a\_b\) and x\_y", r"$v_{a\_b}$ and \(a\_b\) and x_y"),
+        ("\\[\n a\\_b \n\\] x\\_y", "\\[\n a\\_b \n\\] x_y"),
+        (r"\begin{align} a\_b \end{align} x\_y", r"\begin{align} a\_b \end{align} x_y"),
+        (r"\text{max\_iter} is x\_y", r"\text{max\_iter} is x_y"),
+        (r"C:\dir\_private\x and x\_y", r"C:\dir\_private\x and x_y"),
+        (r"$5 for a\_b, $6 for c\_d", r"$5 for a_b, $6 for c_d"),
+        (r"a\_b\*c https://x.y/a\_b", r"a_b\*c https://x.y/a_b"),
     ],
 )
 def test_underscore_escapes(text: str, expected: str) -> None:
@@ -102,6 +124,8 @@ def test_underscore_escapes(text: str, expected: str) -> None:
         ("neighbouring_turns_merged", ["h:a", "h: ", "h:b", "g:c", "g:d", "h:e"], ["h:a\n\nb", "g:c\n\nd", "h:e"]),
         ("neighbouring_turns_merged", ["s:a", "s:b", "h:c"], ["s:a", "s:b", "h:c"]),
         ("cut_at_empty_message", ["h:q", "g:a", "h: \u200e\n", "g:b"], ["h:q", "g:a"]),
+        ("cut_at_empty_message", ["s: ", "h:q", "g:a"], ["h:q", "g:a"]),
+        ("cut_at_empty_message", ["s: ", "h:q", "g:"], ["h:q"]),
         ("trailing_human_turns_removed", ["h:q", "g:a", "h:r", "h:s"], ["h:q", "g:a"]),
     ],
 )
@@ -167,6 +191,8 @@ def test_sets_of_rules() -> None:
         ("default", [], ["x"], "--add-rule x: no rule of that name"),
         ("default", ["empty_message"], [], "--skip-rule empty_message: this rule is always on"),
         ("default", ["too_short"], ["too_short"], "both name too_short"),
+        ("default", ["other_language"], [], "--skip-rule other_language: give --keep-lang, or leave it out"),
+        ("default", [], ["no_part_fits"], "--add-rule no_part_fits: give --max-length, or leave it out"),
     ],
 )
 def test_wrong_names_of_rules(preset: str, skipped: list[str], added: list[str], words: str) -> None:

@@ -36,6 +36,18 @@ WRAPPER = '<div class="markdown prose w-full break-words dark:prose-invert light
             "so $x^2_i$.",
         ),
         ("<p>a</p>\n\n\n\n<p>b</p>", "a\n\nb"),
+        (  # blank lines of code stay in a list too
+            "<ul><li>Do<pre><code>a\n\n\n\nb\n</code></pre></li></ul>",
+            "- Do\n\n  ```\n  a\n\n\n\n  b\n  ```",
+        ),
+        (  # code that holds a fence
+            '<pre><code class="language-markdown"># T\n```py\nx\n```\n</code></pre><p>b</p>',
+            "````markdown\n# T\n```py\nx\n```\n````\n\nb",
+        ),
+        (
+            "<table><tr><th>a|b</th></tr><tr><td><code>x|y</code></td></tr></table><p>c|d</p>",
+            "| a\\|b |\n| --- |\n| `x\\|y` |\n\nc|d",
+        ),
     ],
 )
 def test_page_to_markdown(html: str, markdown: str) -> None:

@@ -48,6 +48,8 @@ def message(role: str, text: str) -> dict[str, str]:
             [("system", "s"), ("user", "q"), ("assistant", "a")],
         ),
         ({"id": 7, "conversations": [], "model": "gpt4", "plugins": None}, "sharegpt", []),
+        ({"id": 7, "conversations": [], "system": "\ud800"}, "sharegpt", [("system", "\ud800")]),  # a rule's to drop
+        ({"id": 7, "conversations": [], "system": " "}, "sharegpt", []),
     ],
 )
 def test_layouts(record: dict[str, Any], layout: str, messages: list[tuple[str, str]]) -> None:
@@ -64,7 +66,14 @@ def test_plugins() -> None:
 
 @pytest.mark.parametrize(
     "record",
-    ["text", {"id": "a"}, {"conversations": "text"}, {"items": [["human", "hi"]]}, {"items": [message("human", None)]}],  # type: ignore[arg-type]
+    [
+        "text",
+        {"id": "a"},
+        {"items": [], "system": ["s"]},
+        {"conversations": "text"},
+        {"items": [["human", "hi"]]},
+        {"items": [message("human", None)]},
+    ],  # type: ignore[arg-type]
 )
 def test_unknown_layouts(record: object) -> None:
     with pytest.raises(UnknownLayoutError):

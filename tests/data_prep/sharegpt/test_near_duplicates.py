@@ -107,6 +107,21 @@ def test_growing_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert index.find(signatures[7]) == (7, 1.0)
 
 
+def test_a_crowded_bucket_hides_nothing() -> None:
+    """Texts that open alike share buckets: far more of them than the steps that are taken along a chain."""
+    generator = np.random.default_rng(1)
+    index = NearDuplicateIndex(0.8)
+    shared = generator.integers(0, 1 << 32, size=90, dtype=np.uint32)  # 90 of 128: under the threshold
+    for number in range(400):
+        signature = np.concatenate([shared, generator.integers(0, 1 << 32, size=38, dtype=np.uint32)])
+        if number == 3:
+            early = signature.copy()
+        assert index.find(signature) is None
+        index.add(signature)
+    early[:10] += 1
+    assert index.find(early) == (3, 118 / 128)
+
+
 def test_the_earliest_of_equals_is_named() -> None:
     index = NearDuplicateIndex(0.8)
     signature = np.arange(128, dtype=np.uint32)
