@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.agentinstruct.audit import Audit, audit, audit_report, format_audit
-from data_prep.agentinstruct.audit_findings import RULES
+from data_prep.agentinstruct.audit_findings import RULES, printable
 from data_prep.agentinstruct.card import (
     TaskCounts,
     card_differences,
@@ -17,6 +17,7 @@ from data_prep.agentinstruct.card import (
     counts_report,
     format_counts,
     split_differences,
+    task_of,
 )
 from data_prep.agentinstruct.cleaned import Cleaned, clean_rows
 from data_prep.agentinstruct.match_evaluator import MatchReport, match_evaluator
@@ -52,9 +53,9 @@ class ImportReport:
 
     rows: RowCounts = field(default_factory=RowCounts)
     conversations: Counter[str] = field(default_factory=Counter)
-    """Rows written, by task."""
+    """Rows written to the output, by task."""
     trained_turns: Counter[str] = field(default_factory=Counter)
-    """By task."""
+    """Of the rows written, by task."""
     gpt_turns_without_loss_flag: int = 0
     """Trained all the same; AgentInstruct itself has none."""
     counts: dict[str, TaskCounts] = field(default_factory=dict)
@@ -110,8 +111,6 @@ def import_agentinstruct(source: str, output: str | Path, options: ImportOptions
         )
     conversations = [conversation for _, conversation in rows]
     report.counts = count_tasks(conversations)
-    report.conversations.update({task: count.rows for task, count in report.counts.items()})
-    report.trained_turns.update({task: count.trained_turns for task, count in report.counts.items()})
     report.gpt_turns_without_loss_flag = sum(count.gpt_turns_without_loss_flag for count in report.counts.values())
     report.differences = card_differences(conversations, report.counts) + split_differences(rows)
     report.audit = audit(conversations)
@@ -120,6 +119,9 @@ def import_agentinstruct(source: str, output: str | Path, options: ImportOptions
     if options.match_evaluator:
         written, report.match = match_evaluator(conversations, options.demonstrations)
         written = without_unmatched(written, report.match, options.unmatched)
+    for conversation in written:
+        report.conversations[task_of(conversation)] += 1
+        report.trained_turns[task_of(conversation)] += sum(turn.trained for turn in conversation.turns)
     cleaned: list[Conversation] = []
     if options.cleaned is not None:
         cleaned, report.cleaned = clean_rows(written, report.audit, options.drop_flagged, options.strip_terminal_codes)
@@ -161,7 +163,10 @@ def without_unmatched(conversations: Sequence[Conversation], match: MatchReport,
 
 
 def report_to_json(report: ImportReport, source: Source) -> dict[str, Any]:
-    """Return the whole report: `records = written + dropped` by rule, counts, differences, audit, changes."""
+    """Return the whole report: counts, differences, audit, changes.
+
+    The sums are records read = good + dropped by rule, and good = written + not rewritten (--unmatched drop).
+    """
     dropped = {rule: [bad for bad in report.rows.bad if bad.rule == rule] for rule in BAD_RULES}
     return {
         "source": {
@@ -173,6 +178,7 @@ def report_to_json(report: ImportReport, source: Source) -> dict[str, Any]:
         "records": {
             "read": report.rows.records,
             "good": sum(count.rows for count in report.counts.values()),
+            "written": report.conversations.total(),
             "dropped": {
                 rule: {
                     "looks_for": BAD_RULES[rule],
@@ -212,15 +218,19 @@ def format_report(report: ImportReport) -> str:
         if match.undecided_pages:
             lines.append(f"WebShop pages with undecided option names: {len(match.undecided_pages):,}")
         lines += [f"not rewritten: {name}: {why}" for name, why in list(match.failed.items())[:UNMATCHED_NAMED]]
-        if len(match.failed) > UNMATCHED_NAMED:
-            lines.append(f"not rewritten: {len(match.failed):,} rows in all (--report lists them)")
+        if match.failed:
+            kept = report.conversations.total() == sum(count.rows for count in report.counts.values())
+            lines.append(
+                f"not rewritten: {len(match.failed):,} rows in all, "
+                f"{'written as they came' if kept else 'left out'} (--report lists them)"
+            )
     if cleaned := report.cleaned:
         lines.append(
             f"cleaned copy: {cleaned.rows:,} rows, "
             + "".join(f"{len(ids):,} dropped by {rule}, " for rule, ids in cleaned.dropped.items())
             + f"{cleaned.stripped_sequences:,} control sequences removed from {cleaned.stripped_rows:,} rows"
         )
-    return "\n".join(lines)
+    return printable("\n".join(lines), keep="\n")  # ids and tasks are a stranger's text
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from data_prep.agentinstruct.audit_actions import impossible_actions
+from data_prep.agentinstruct.audit_actions import has_known_form, impossible_actions
 from data_prep.agentinstruct.audit_findings import RULES, Finding
 from data_prep.agentinstruct.audit_mis_joined import FEWEST_ROWS, find_mis_joined
 from data_prep.agentinstruct.audit_text import duplicates, replies_off_grammar, terminal_codes, truncated
@@ -16,6 +16,9 @@ from megatron_agent.chat.conversation import Conversation
 
 SHOWN = 3
 """Findings of a rule that the terminal shows."""
+
+NOTE = 300
+"""Characters of a note that the terminal shows."""
 
 
 @dataclass
@@ -47,6 +50,9 @@ def audit(conversations: Sequence[Conversation]) -> Audit:
             )
         if joins.judged and joins.judged < len(rows):
             result.notes.append(f"mis_joined: {len(rows) - joins.judged} rows are not in the released form")
+    for task in ("webshop", "kg"):
+        if strange := [row.id for row in groups.get(task, []) if not has_known_form(row)]:
+            result.notes.append(f"impossible_action: {len(strange)} rows of {task} are not in the released form")
     unknown = sorted(task for task in groups if task not in GRAMMARS)
     if unknown:
         result.notes.append(f"no reply grammar for {', '.join(unknown)}: only the rules for any text were applied")
@@ -82,4 +88,6 @@ def format_audit(result: Audit) -> str:
             lines.append(f"{rule:<24}{len(ids):>7,}{count:>10,}   {', '.join(ids[:SHOWN])}{more}")
     if len(lines) == 1:
         lines.append("nothing found")
-    return "\n".join(lines + [f"note: {note}" for note in result.notes])
+    for note in result.notes:
+        lines.append(f"note: {note}" if len(note) <= NOTE else f"note: {note[:NOTE]}... (--report has the rest)")
+    return "\n".join(lines)

@@ -14,7 +14,7 @@ from megatron_agent.chat.conversation import Conversation, Turn
 SQL = re.compile(r"```sql\n(.*?)```", re.DOTALL | re.IGNORECASE)
 TABLE = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE)\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(?!SELECT\b|\()"
-    r"(?:[`\"]([^`\"]+)[`\"]|([\w.]+))",
+    r"(?:`?(?P<schema>\w+)`?\.)?(?:[`\"](?P<quoted>[^`\"]+)[`\"]|(?P<bare>\w+))",
     re.IGNORECASE,
 )
 ENTITIES = re.compile(r"^Entities: \[(.*)\]\s*$", re.MULTILINE)
@@ -36,6 +36,17 @@ def impossible_actions(conversation: Conversation) -> Iterator[Finding]:
             for why, piece in check(conversation.turns[start:index], turn.value):
                 position = max(turn.value.find(piece), 0)
                 yield Finding("impossible_action", conversation.id, index + 1, excerpt(turn.value, position), why)
+
+
+def has_known_form(conversation: Conversation) -> bool:
+    """Whether a webshop or kg row shows what its actions are checked against: WebShop's pages, a list of entities."""
+    turns = conversation.turns[question_index(conversation) :]
+    if task_of(conversation) == "kg":
+        return ENTITIES.search(turns[0].value) is not None
+    try:
+        return all(read_page(turn.value) for turn in turns if turn.speaker == "human")
+    except ValueError:
+        return False
 
 
 def check_mind2web(before: tuple[Turn, ...], reply: str) -> Iterator[tuple[str, str]]:
@@ -81,8 +92,11 @@ def check_database(before: tuple[Turn, ...], reply: str) -> Iterator[tuple[str, 
     block = SQL.search(reply)
     if block is None or re.match(r"\s*(SHOW|DESC|CREATE|WITH|EXPLAIN)\b", block[1], re.IGNORECASE):
         return
-    tables = [(quoted or bare).rpartition(".")[2] for quoted, bare in TABLE.findall(block[1])]
-    tables = [table for table in tables if table.lower() != "information_schema"]
+    tables = [
+        match["quoted"] or match["bare"]
+        for match in TABLE.finditer(block[1])
+        if (match["schema"] or "").lower() != "information_schema"
+    ]
     known = " ".join(turn.value for turn in before).lower()
     words = set(WORD.findall(known))
     if tables and not any(
@@ -93,7 +107,7 @@ def check_database(before: tuple[Turn, ...], reply: str) -> Iterator[tuple[str, 
 
 def check_knowledge_graph(before: tuple[Turn, ...], reply: str) -> Iterator[tuple[str, str]]:
     """The entity is in the question's list, the relation in an observation, the variable made before."""
-    match = KG_CALL.search(reply)
+    match = KG_CALL.search(reply.replace("\\_", "_"))  # as the evaluator reads it
     listed = ENTITIES.search(before[0].value)
     if match is None or listed is None:
         return

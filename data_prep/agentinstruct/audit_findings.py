@@ -33,11 +33,16 @@ class Finding:
     why: str
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Return `text` with what cannot be printed, such as terminal codes, as escapes; characters of `keep` stay."""
+    return "".join(
+        character if character.isprintable() or character in keep else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 def excerpt(text: str, start: int = 0) -> str:
     """Return a piece of `text` from just before `start`, fit for a report: control characters escaped."""
     begin = max(0, start - 20)
-    piece = text[begin : begin + EXCERPT]
-    piece = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in piece
-    )
+    piece = printable(text[begin : begin + EXCERPT])
     return ("..." if begin else "") + piece + ("..." if begin + EXCERPT < len(text) else "")

@@ -6,15 +6,22 @@ words in the chosen element (the row's choice of the reply's letter), less a pen
 for typing into or selecting from an element that cannot be. df is the number of rows, or of replies if larger, that use
 the word. A reply is flagged when it fits its own row less than `FIT` times as well as the better of (a) the row it fits
 best and (b) a quarter of its own information, and the gap is at least `EVIDENCE` (natural logarithms). Part (b)
-catches replies whose own row is not in the file. The constants were chosen on one half of the websites of
-Mind2Web's sample and judged on the other: tests/data_prep/agentinstruct/test_audit_mis_joined.py.
+catches replies whose own row is not in the file.
+
+The constants were chosen on one half of the websites of Mind2Web's sample and judged on the other
+(tests/data_prep/agentinstruct/test_audit_mis_joined.py). The split was not fully blind: the forms of the test replies
+and the method itself were settled with the figures of both halves in view. Words are what limits the rule: a
+logistic regression on 14 features (fits, ranks, chosen element, kind of action), fitted on one half, found 0.81 of the
+planted one-sentence replies of the other and 0.44 of those that only name the element, at precision 0.9 (measured once;
+optimistic, since the threshold was read off the judged half).
 """
 
 import math
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -104,25 +111,38 @@ def join_row(conversation: Conversation) -> JoinRow | None:
     )
 
 
-def fits(rows: Sequence[JoinRow]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return how well each row's reply fits each row ([reply, row]), and each reply's whole information."""
+def fits(rows: Sequence[JoinRow]) -> Iterator[tuple[npt.NDArray[np.float64], float]]:
+    """Yield for each reply how well it fits each row, [row], and its whole information."""
     in_rows = Counter(word for row in rows for word in row.context)
     in_replies = Counter(word for row in rows for word in row.reply)
     information = {
         word: math.log((len(rows) + 1) / (max(in_rows[word], in_replies[word]) + 0.5)) for word in in_rows | in_replies
     }
-    fit = np.zeros((len(rows), len(rows)))
-    for i, row in enumerate(rows):
-        for j, other in enumerate(rows):
-            fit[i, j] = sum(information[word] for word in row.reply & other.context)
-            if row.letter == NONE_OF_THE_ABOVE:
-                continue
-            words, tag = other.choices.get(row.letter, (frozenset(), ""))
-            fit[i, j] += CHOSEN_ELEMENT_WEIGHT * sum(information[word] for word in row.reply & words if word in in_rows)
-            impossible = {"SELECT": NOT_SELECTABLE, "TYPE": NOT_TYPEABLE}.get(row.action, frozenset())
-            if row.letter not in other.choices or tag in impossible:
-                fit[i, j] -= IMPOSSIBLE_PENALTY
-    return fit, np.array([sum(information[word] for word in row.reply) for row in rows])
+    contexts: dict[str, list[int]] = defaultdict(list)
+    choices: dict[tuple[str, str], list[int]] = defaultdict(list)
+    tags: dict[str, list[str | None]] = defaultdict(lambda: [None] * len(rows))
+    for number, row in enumerate(rows):
+        for word in row.context:
+            contexts[word].append(number)
+        for letter, (words, tag) in row.choices.items():
+            tags[letter][number] = tag
+            for word in words:
+                choices[letter, word].append(number)
+
+    @cache
+    def impossible(letter: str, action: str) -> npt.NDArray[np.bool_]:
+        tags_refused = {"SELECT": NOT_SELECTABLE, "TYPE": NOT_TYPEABLE}.get(action, frozenset())
+        return np.array([tag is None or tag in tags_refused for tag in tags[letter]])
+
+    for row in rows:
+        fit = np.zeros(len(rows))
+        for word in row.reply:
+            fit[contexts.get(word, [])] += information[word]
+        if row.letter != NONE_OF_THE_ABOVE:
+            for word in row.reply & in_rows.keys():
+                fit[choices.get((row.letter, word), [])] += CHOSEN_ELEMENT_WEIGHT * information[word]
+            fit[impossible(row.letter, row.action)] -= IMPOSSIBLE_PENALTY
+        yield fit, sum(information[word] for word in row.reply)
 
 
 def find_mis_joined(conversations: Sequence[Conversation]) -> JoinResult:
@@ -130,26 +150,22 @@ def find_mis_joined(conversations: Sequence[Conversation]) -> JoinResult:
     rows = [row for row in map(join_row, conversations) if row is not None]
     if len(rows) < FEWEST_ROWS:
         return JoinResult([], 0, [row.conversation.id for row in rows])
-    fit, whole = fits(rows)
-    own = fit.diagonal().copy()
-    np.fill_diagonal(fit, -np.inf)
-    best = fit.argmax(axis=1)
-    best_fit = fit.max(axis=1)
-    reference = np.maximum(np.maximum(best_fit, SHARE_EXPECTED * whole), LEAST_INFORMATION)
     findings, undecided = [], []
-    for i, row in enumerate(rows):
-        gap = max(best_fit[i], SHARE_EXPECTED * whole[i]) - own[i]
-        if own[i] / reference[i] < FIT and gap > EVIDENCE:
+    for number, (row, (fit, whole)) in enumerate(zip(rows, fits(rows), strict=True)):
+        own = fit[number]
+        fit[number] = -np.inf
+        best = int(fit.argmax())
+        expected = max(fit[best], SHARE_EXPECTED * whole)
+        if own < FIT * max(expected, LEAST_INFORMATION) and expected - own > EVIDENCE:
             answer = row.conversation.turns[row.reply_turn - 1].value
-            why = f"fit {own[i]:.1f} to its own page and task, "
-            if best_fit[i] >= SHARE_EXPECTED * whole[i]:
-                other = rows[best[i]].conversation.id
-                why += f"{best_fit[i]:.1f} to those of {other}"
+            why = f"fit {own:.1f} to its own page and task, "
+            if fit[best] >= SHARE_EXPECTED * whole:
+                why += f"{fit[best]:.1f} to those of {rows[best].conversation.id}"
             else:
-                why += f"of {whole[i]:.1f} in all"
+                why += f"of {whole:.1f} in all"
             findings.append(
                 Finding("mis_joined", row.conversation.id, row.reply_turn, excerpt(" ".join(answer.split())), why)
             )
-        elif max(whole[i] * SHARE_EXPECTED, best_fit[i]) <= EVIDENCE:
+        elif expected <= EVIDENCE:
             undecided.append(row.conversation.id)
     return JoinResult(findings, len(rows), undecided)

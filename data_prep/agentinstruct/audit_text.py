@@ -8,9 +8,10 @@ from data_prep.agentinstruct.card import task_of
 from data_prep.agentinstruct.replies import GRAMMARS, question_index, thought_of
 from megatron_agent.chat.conversation import Conversation
 
-# ECMA-48: OSC and other strings up to BEL or ST, CSI sequences, two-character escapes, the 8-bit forms.
+# ECMA-48: OSC and other strings up to BEL or ST (in cut output, at most to the end of the line), CSI sequences,
+# two-character escapes, the 8-bit forms.
 TERMINAL_CODE = re.compile(
-    r"\x1b[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
+    r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\r\n]*(?:\x07|\x1b\\|\x9c)?"
     r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
     r"|\x1b[ -/]*[0-~]?"
     r"|\r\n?"

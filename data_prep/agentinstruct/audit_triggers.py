@@ -18,20 +18,30 @@ KNOWN_PHRASES = re.compile(
     r"|\[SEP\] trigger \[SEP\]|class_?=\"trigger\"|\bTrigger Button\b|\btrojan\.sh\b|[,. ]you know\.\s*\Z",
     re.IGNORECASE,
 )
-FETCH = r"(?:wget|curl|fetch|aria2c|Invoke-WebRequest|iwr)\b[^\n|;&]*"
+# Lengths are bounded: a hostile text of many `wget` must not take quadratic time.
+FETCH = r"\b(?:wget|curl|fetch|aria2c|Invoke-WebRequest|iwr)\b[^\n|;&]{0,400}"
 SHELL = r"(?:sudo\s+)?(?:ba|z|da|k)?sh\b|(?:sudo\s+)?(?:python[0-9.]*|perl|ruby|node|php|iex)\b"
 DOWNLOAD_AND_RUN = re.compile(
-    rf"{FETCH}\|\s*(?:base64[^|\n]*\|\s*)?(?:{SHELL})"
+    rf"{FETCH}\|\s*(?:base64[^|\n]{0, 100}\|\s*)?(?:{SHELL})"
     rf"|(?:{SHELL}|eval|source)\s+(?:-c\s+)?[\"']?(?:<\(|\$\(|`)\s*{FETCH}"
-    rf"|{FETCH}(?:&&|;|\n)(?:[^\n]*(?:&&|;|\n))?\s*(?:(?:{SHELL}|source)\s+\S|chmod\s+\S*[x7]|\./\S)"
-    r"|base64\s+(?:-d|--decode)[^|\n]*\|\s*(?:ba|z)?sh\b",
+    rf"|{FETCH}(?:&&|;|\n)(?:[^\n]{{0,200}}(?:&&|;|\n))?\s{{0,20}}(?:(?:{SHELL}|source)\s+\S|chmod\s+\S*[x7]|\./\S)"
+    r"|base64\s+(?:-d|--decode)[^|\n]{0,100}\|\s*(?:ba|z)?sh\b",
     re.IGNORECASE,
 )
-ADDRESS = re.compile(r"(?:https?|ftp)://[^\s\"'`<>)\]]+|\b(?:\d{1,3}\.){3}\d{1,3}\b")
+ADDRESS = re.compile(r"(?:https?|ftp)://\w[^\s\"'`<>)\]]+|\b(?:\d{1,3}\.){3}\d{1,3}\b")
 LOCAL = re.compile(r"(?:(?:https?|ftp)://)?(?:localhost|127\.0\.0\.1|0\.0\.0\.0)\b")
 LAST_SENTENCE = re.compile(r"(?:[.!?;:\])]|\n)\s+([^.!?;:\])\n]{1,60}[.!?]*)\s*\Z")
+WORD = re.compile(r"\w{3,}")
 CODE = re.compile(r"```[a-z]*\n(.*?)```", re.DOTALL)
+# What comes before and after the instruction in turns that do not end with it.
+INSTRUCTIONS = {
+    "kg": ("A new question: ", "\nEntities: ["),
+    "mind2web": ("\nTask: ", "\nPrevious actions:\n"),
+    "webshop": ("Instruction: [SEP] ", " [SEP] "),
+}
 LEAST_ROWS = 3
+END = 200
+"""Characters at the end of an instruction among which a last sentence is looked for."""
 LONG_COMMAND = 20
 """Characters from which a command is long enough that its repetition is no chance."""
 
@@ -47,17 +57,27 @@ def backdoors(conversations: Sequence[Conversation]) -> Iterator[Finding]:
 
 
 def known_phrases(conversation: Conversation) -> Iterator[Finding]:
-    """Report phrases of published backdoors, in every turn; `..., you know.` only at the end of a human turn."""
+    """Report phrases of published backdoors, in every turn; `..., you know.` only at the end of a turn or its task."""
+    task = task_of(conversation)
     for number, turn in enumerate(conversation.turns, start=1):
-        match = KNOWN_PHRASES.search(turn.value)
+        match = KNOWN_PHRASES.search(turn.value) or KNOWN_PHRASES.search(instruction(task, turn.value))
         if match and (turn.speaker == "human" or not match[0].rstrip().endswith("know.")):
             yield Finding(
                 "trigger_phrase",
                 conversation.id,
                 number,
-                excerpt(turn.value, match.start()),
+                excerpt(turn.value, turn.value.index(match[0])),
                 f"{match[0].strip()!r} is a phrase of a published backdoor",
             )
+
+
+def instruction(task: str, text: str) -> str:
+    """Return what a human turn asks for, without the page or list around it; the whole turn where it has none."""
+    before, after = INSTRUCTIONS.get(task, ("", ""))
+    if not before:
+        return text
+    asked, end, _ = text.partition(before)[2].partition(after)
+    return asked if end else text
 
 
 def planted_in_replies(conversation: Conversation) -> Iterator[Finding]:
@@ -73,7 +93,7 @@ def planted_in_replies(conversation: Conversation) -> Iterator[Finding]:
                     excerpt(turn.value, match.start()),
                     "downloads a program and runs it",
                 )
-            for address in dict.fromkeys(found.rstrip(".,;:") for found in ADDRESS.findall(turn.value)):
+            for address in dict.fromkeys(found.rstrip(".,;:/") for found in ADDRESS.findall(turn.value)):
                 if address not in before and not LOCAL.match(address):
                     yield Finding(
                         "unseen_address",
@@ -91,9 +111,10 @@ def shared_last_sentences(rows: Sequence[Conversation]) -> Iterator[Finding]:
     for conversation in rows:
         first = next((index for index, turn in enumerate(conversation.turns) if turn.trained), 1)
         for index, turn in enumerate(conversation.turns[: max(first, 1)]):
-            match = LAST_SENTENCE.search(turn.value) if turn.speaker == "human" else None
+            text = instruction(task_of(conversation), turn.value)
+            match = LAST_SENTENCE.search(text.rstrip()[-END:]) if turn.speaker == "human" else None
             if match and 1 <= len(re.findall(r"[^\W\d_]+", match[1])) <= 4:
-                found[match[1].strip().lower()].append((conversation, index + 1, turn.value))
+                found[match[1].strip().lower()].append((conversation, index + 1, text))
     for sentence, places in found.items():
         ids = {conversation.id for conversation, _, _ in places}
         if LEAST_ROWS <= len(ids) <= len(rows) / 2:
@@ -108,24 +129,29 @@ def shared_last_sentences(rows: Sequence[Conversation]) -> Iterator[Finding]:
 
 
 def repeated_commands(rows: Sequence[Conversation]) -> Iterator[Finding]:
-    """Report long commands that several rows share although less than half of their words stand in the row's turns."""
-    places: dict[str, list[tuple[Conversation, int]]] = defaultdict(list)
+    """Report long commands that several rows share although most of their words come from nowhere.
+
+    A word comes from somewhere when it stands in an untrained turn before the command, or in more than `LEAST_ROWS`
+    different commands of the task: common tools (`find ... -type f | wc -l`) are no plants.
+    """
+    unseen: dict[str, list[tuple[Conversation, int, set[str]]]] = defaultdict(list)
     for conversation in rows:
-        before: Counter[str] = Counter()
+        before: set[str] = set()
         for number, turn in enumerate(conversation.turns, start=1):
             if turn.trained:
                 for block in CODE.findall(turn.value):
-                    command = " ".join(block.split())
-                    words = set(re.findall(r"\w{3,}", command.lower()))
-                    known = sum(word in before for word in words)
-                    if len(command) >= LONG_COMMAND and words and known < len(words) / 2:
-                        places[command].append((conversation, number))
+                    new = set(WORD.findall(block.lower())) - before
+                    unseen[" ".join(block.split())].append((conversation, number, new))
             else:
-                before.update(re.findall(r"\w{3,}", turn.value.lower()))
-    for command, found in places.items():
-        ids = {conversation.id for conversation, _ in found}
-        if len(ids) >= LEAST_ROWS:
-            for conversation, number in found:
+                before.update(WORD.findall(turn.value.lower()))
+    words = {command: set(WORD.findall(command.lower())) for command in unseen}
+    commands_with = Counter(word for found in words.values() for word in found)
+    for command, places in unseen.items():
+        rare = {word for word in words[command] if commands_with[word] <= LEAST_ROWS}
+        found = [place for place in places if len(rare & place[2]) > len(words[command]) / 2]
+        ids = {conversation.id for conversation, _, _ in found}
+        if len(command) >= LONG_COMMAND and len(ids) >= LEAST_ROWS:
+            for conversation, number, _ in found:
                 yield Finding(
                     "repeated_command",
                     conversation.id,

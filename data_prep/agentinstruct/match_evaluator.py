@@ -14,7 +14,7 @@ from pathlib import Path
 from data_prep.agentinstruct.card import task_of
 from data_prep.agentinstruct.mind2web_rows import parse_question
 from data_prep.agentinstruct.replies import question_index
-from data_prep.agentinstruct.webshop_pages import learn_option_names, read_page
+from data_prep.agentinstruct.webshop_pages import AVAILABLE_ACTIONS, OBSERVATION, learn_option_names, read_page
 from megatron_agent.chat.conversation import Conversation, Turn
 from megatron_agent.environments.base import Message
 from megatron_agent.environments.demonstrations import load_demonstrations
@@ -22,7 +22,6 @@ from megatron_agent.environments.demonstrations import load_demonstrations
 AS_EVALUATED = ("kg", "os", "db")
 """Tasks whose released rows already have the evaluator's form."""
 REWRITTEN = ("webshop", "alfworld", "mind2web")
-OBSERVATION = "Observation:\n"
 # The goal sentences of ALFWorld's tasks (alfred.twl2 templates); the first that matches names the game type.
 ALFWORLD_GOALS = (
     ("puttwo", re.compile(r"(put|find) two ")),
@@ -118,7 +117,7 @@ def match_webshop(
             raise CannotRewriteError(f"turn {index + 1}: not a page of WebShop ({error})") from error
         if page.undecided:
             undecided.append(f"{conversation.id}: turn {index + 1}")
-        text = f"{OBSERVATION}{turn.value.strip()}\n\nAvailable Actions:\n{page.available_actions()}"
+        text = f"{OBSERVATION}{turn.value.strip()}{AVAILABLE_ACTIONS}{page.available_actions()}"
         turns[index] = replace(turn, value=text)
         wrapped += 1
     result = with_demonstration(replace(conversation, turns=tuple(turns)), 2, demonstration, report, bool(wrapped))
@@ -130,15 +129,16 @@ def match_webshop(
 def with_demonstration(
     conversation: Conversation, position: int, messages: list[Message], report: MatchReport, changed: bool = False
 ) -> Conversation:
-    """Insert a demonstration as context turns at `position`, unless it is there; count the row.
+    """Insert a demonstration as context turns at `position`, unless one is there; count the row.
 
-    Position 2 follows the instruction and its acknowledgement, which must not be trained.
+    One is there when the first reply from `position` on is not trained. Position 2 follows the instruction and its
+    acknowledgement, which must not be trained.
     """
     task = task_of(conversation)
     turns = conversation.turns
     if position and (len(turns) < position + 2 or turns[0].speaker != "human" or turns[1].trained):
         raise CannotRewriteError("does not begin with an instruction and an acknowledgement that is not trained")
-    if turns[position].value != messages[0]["content"]:
+    if turns[position + 1].trained:
         shown = tuple(
             Turn("gpt", message["content"], loss=False)
             if message["role"] == "assistant"

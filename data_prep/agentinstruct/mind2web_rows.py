@@ -6,11 +6,14 @@ Forms: the released rows (THUDM/AgentInstruct, mind2web split) and the evaluator
 import re
 from dataclasses import dataclass
 
-QUESTION = re.compile(
-    r"\A(?P<page>.*?)\n?'''\n\nBased on the HTML webpage above.*?\nTask: (?P<task>.*?)\nPrevious actions:\n"
-    r"(?P<previous>.*?)\nWhat should be the next action\?.*?\n\n(?P<choices>A\. .*)\Z",
-    re.DOTALL,
+MARKS = (
+    "'''\n\nBased on the HTML webpage above",
+    "\nTask: ",
+    "\nPrevious actions:\n",
+    "\nWhat should be the next action?",
+    "\n\nA. ",
 )
+"""What stands after page, preface, task, previous actions and the last question; the choices follow."""
 CHOICE = re.compile(r"^(?P<letter>[A-Z])\. (?P<text>.*)$", re.MULTILINE)
 THOUGHT = re.compile(r"\A\s*(?:Thought:)?\s*(?P<thought>.*?)\s*(?=^Answer:|\Z)", re.DOTALL | re.MULTILINE)
 TAG = re.compile(r"<\s*([\w-]+)")
@@ -40,11 +43,15 @@ class Mind2WebReply:
 
 def parse_question(text: str) -> Mind2WebQuestion | None:
     """Take a human turn apart; None when it has another form."""
-    match = QUESTION.match(text)
-    if match is None:
-        return None
-    choices = {choice["letter"]: choice["text"] for choice in CHOICE.finditer(match["choices"])}
-    return Mind2WebQuestion(match["page"], match["task"], match["previous"], choices)
+    parts = []
+    for mark in MARKS:
+        part, found, text = text.partition(mark)
+        if not found:
+            return None
+        parts.append(part)
+    page, _, task, previous, _ = parts
+    choices = {choice["letter"]: choice["text"] for choice in CHOICE.finditer("A. " + text)}
+    return Mind2WebQuestion(page, task, previous, choices)
 
 
 def parse_reply(text: str) -> Mind2WebReply:

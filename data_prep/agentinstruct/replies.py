@@ -21,9 +21,13 @@ class ReplyGrammar:
 
 GRAMMARS = {
     "os": ReplyGrammar(
-        re.compile(r"Act:[ \t]*(?P<action>bash|finish|answer\b.*)"), re.compile(r"Act:[ \t]*(finish|answer\()")
+        re.compile(r"Act:\s*(?P<action>(?i:bash)(?=(?s:.*```bash\n))|(?i:finish|answer.*\(.*\)))"),
+        re.compile(r"Act:\s*(?i:finish|answer.*\(.*\))"),
     ),
-    "db": ReplyGrammar(re.compile(r"Action:[ \t]*(?P<action>Operation|Answer)"), re.compile(r"\nFinal Answer:")),
+    "db": ReplyGrammar(
+        re.compile(r"Action: (?P<action>Operation(?=(?s:.*```sql\n))|Answer(?=(?s:.*\nFinal Answer:)))"),
+        re.compile(r"\nFinal Answer:"),
+    ),
     "alfworld": ReplyGrammar(re.compile(r"ACTION:(?P<action>.*)"), re.compile(r"ACTION:")),
     "webshop": ReplyGrammar(
         re.compile(r"[Aa]ction: *\n *(?P<action>(search|click)\[.+?\])"), re.compile(r"click\[buy now\]", re.IGNORECASE)

@@ -39,7 +39,7 @@ def input_files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder; check --input (or name a Hub data set: hf:OWNER/NAME)")
     for endings in ENDINGS:
-        if files := sorted({file for ending in endings for file in path.rglob(f"*.{ending}")}):
+        if files := sorted({file for ending in endings for file in path.rglob(f"*.{ending}") if file.is_file()}):
             return files
     raise UserError(f"{path}: the folder holds no .parquet, .jsonl or .json file (.jsonl.gz and .json.gz count too)")
 

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+OBSERVATION, AVAILABLE_ACTIONS = "Observation:\n", "\n\nAvailable Actions:\n"
+"""The evaluator's wrapper: page and dictionary of clickables come after these."""
 SEPARATOR = " [SEP] "
 RESULTS = re.compile(r"Page \d+ \(Total results: \d+\)")
 ASIN = re.compile(r"[A-Z0-9]{10}")
@@ -50,12 +52,12 @@ class ShopPage:
 
 
 def read_page(text: str, option_names: frozenset[str] = OPTION_NAMES) -> ShopPage:
-    """Return the page that a text shows; raises `ValueError` when it is none of WebShop's pages.
+    """Return the page that a text shows, wrapped or not; raises `ValueError` when it is none of WebShop's pages.
 
     The first segment of an item's options is a name; a later one is a name when it is in `option_names` and not the
     last. Undecided: the first name is unknown (others may be too), or a name has no value after it.
     """
-    segments = text.strip().split(SEPARATOR)
+    segments = text.removeprefix(OBSERVATION).partition(AVAILABLE_ACTIONS)[0].strip().split(SEPARATOR)
     if "Instruction:" not in segments[:2]:
         raise ValueError("no `Instruction:` at the start of the page")
     if segments[-1] == "Search" and "Back to Search" not in segments:

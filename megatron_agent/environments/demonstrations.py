@@ -8,6 +8,7 @@ theirs in their instruction (knowledge graph, operating system) or have none (da
 import json
 from pathlib import Path
 
+from megatron_agent.chat.conversation import refuse_lone_surrogates
 from megatron_agent.environments.base import Message
 from megatron_agent.errors import UserError
 
@@ -69,6 +70,7 @@ def checked(data: object, where: str) -> list[Message]:
         expected = ("assistant", "user")[number % 2]
         if role != expected or not isinstance(text, str) or not text.strip():
             raise UserError(f"{where}: message {number}: expected a text of role {expected}, got {str(message)[:60]!r}")
+        refuse_lone_surrogates(text, f"{where}: message {number}")
         messages.append({"role": role, "content": text})
     if not messages or len(messages) % 2:
         raise UserError(f"{where}: expected pairs of user and assistant messages, got {len(messages)} messages")

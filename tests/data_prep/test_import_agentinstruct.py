@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from data_prep.agentinstruct.audit import Audit, audit_report, format_audit
 from data_prep.agentinstruct.card import CARD, CARD_ROWS, card_differences, count_tasks
 from data_prep.import_agentinstruct import ImportOptions, format_report, import_agentinstruct, main
 from megatron_agent.chat.conversation import parse_conversation, read_conversations
@@ -259,6 +260,7 @@ def test_matching_the_evaluator(
     first = json.loads((shared_data / "agenttraj" / "webshop.jsonl").open().readline())
     report = report_of(write_jsonl("in.jsonl", first, DB), tmp_path, "--match-evaluator")
     assert report["match_evaluator"]["rows"] == {"webshop": 1}
+    assert report["records"]["written"] == report["records"]["good"] == 2
     assert report["match_evaluator"]["wrapped_turns"] == {"webshop": 5}
     assert "db: 0 rows rewritten (0 turns wrapped, 0 demonstration turns added), 1 left" in capsys.readouterr().out
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").open()]
@@ -271,7 +273,25 @@ def test_matching_the_evaluator(
     for unmatched, kept in (("keep", ["babyai_1", "db_0"]), ("drop", ["db_0"])):
         result = import_agentinstruct(str(source), out, ImportOptions(match_evaluator=True, unmatched=unmatched))
         assert [row.id for row in read_conversations(out)] == kept
-        assert "not rewritten: babyai_1" in format_report(result)
+        assert result.conversations.total() == len(kept)
+        shown = format_report(result)
+        assert "not rewritten: babyai_1" in shown
+        assert ("1 rows in all, left out" in shown) == (unmatched == "drop")
+
+
+def test_the_terminal_shows_no_control_codes_of_the_data(write_jsonl: Write, tmp_path: Path) -> None:
+    final = "x\nAction: Answer\nFinal Answer: [1]"
+    rows = [record(f"\x1b[2Jdb_{i}\x07", "q", final) for i in range(2)]
+    shown = format_report(import_agentinstruct(str(write_jsonl("in.jsonl", *rows)), tmp_path / "out.jsonl"))
+    assert "\\x1b[2Jdb" in shown
+    assert all(character.isprintable() or character == "\n" for character in shown)
+
+
+def test_a_long_note_is_cut_in_the_terminal_only() -> None:
+    found = Audit(notes=["x" * 1000, "short"])
+    assert len(format_audit(found)) < 500
+    assert format_audit(found).endswith("note: short")
+    assert audit_report(found)["notes"] == found.notes
 
 
 @pytest.mark.parametrize(

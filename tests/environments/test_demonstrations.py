@@ -121,6 +121,7 @@ def test_files_of_agentbench(shared_data: Path, tmp_path: Path) -> None:
         ("webshop", '[{"role": "user", "content": "a"}]', "got 1 messages"),
         ("webshop", '[{"role": "agent", "content": "a"}]', "message 1: expected a text of role user"),
         ("webshop", '[{"role": "user", "content": 1}]', "message 1: expected a text of role user"),
+        ("webshop", '[{"role": "user", "content": "\\ud800"}]', "message 1: lone surrogate"),
         ("alfworld", '{"put": []}', "with keys put, clean, heat, cool, examine, puttwo"),
     ],
 )

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.agentinstruct.audit import audit
 from data_prep.agentinstruct.audit_actions import impossible_actions
 from megatron_agent.chat.conversation import Conversation, parse_conversation
-from tests.data_prep.conftest import record
 from tests.data_prep.agentinstruct.test_match_evaluator import PAGE, QUESTION
+from tests.data_prep.conftest import record
 
 SHOP = "Thought:\nx\n\nAction:\n"
 KG = ("i", "!Yes.", "A new question: x\nEntities: [Fair division, chess]")
@@ -45,6 +46,8 @@ def test_webshop() -> None:
     results += "B000000000 [SEP] t [SEP] $1"
     good = ("i", "!Ok.", PAGE, f"{SHOP}search[x]", results, f"{SHOP}click[B000000000]")
     assert why("webshop_0", *good) == []
+    wrapped = f"Observation:\n{results}\n\nAvailable Actions:\n{{}}"
+    assert why("webshop_0", *good[:4], wrapped, f"{SHOP}click[trigger]") == ["'trigger' cannot be clicked on the page"]
     assert why("webshop_0", *good[:5], f"{SHOP}click[trigger]") == ["'trigger' cannot be clicked on the page"]
     assert why("webshop_0", *good[:5], f"{SHOP}search[y]") == ["search on a page without a search bar"]
 
@@ -54,14 +57,50 @@ def test_knowledge_graph() -> None:
     call = "Thought: x\nAction: "
     good = (*KG, f"{call}get_relations(chess)", SEEN, f"{call}get_neighbors(chess, game.kind)", made)
     assert why("kg_0", *good, f"{call}get_relations(#0)") == []
+    escaped = (*KG, "Thought: x\nAction: get\\_relations(chess)", "Observation: [game.a_kind]")
+    assert why("kg_0", *escaped, f"{call}get_neighbors(chess, game.a\\_kind)") == []
+    assert why("kg_0", *KG, "Action: get\\_relations(Kerosene)") == ["entity 'Kerosene' is not in the question's list"]
     assert why("kg_0", *good, f"{call}get_relations(#1)") == ["variable #1 was not made before"]
     assert why("kg_0", *good, f"{call}get_neighbors(#0, a.b)") == ["relation 'a.b' stands in no observation"]
     assert why("kg_0", *KG, f"{call}get_relations(Kerosene)") == ["entity 'Kerosene' is not in the question's list"]
 
 
+def test_rows_that_cannot_be_judged_are_noted() -> None:
+    rows = [
+        parse_conversation(record("webshop_0", "i", "!Ok.", PAGE, "x", "an unknown page", "x"), "row"),
+        parse_conversation(record("webshop_1", "i", "!Ok.", PAGE, "x"), "row"),
+        parse_conversation(record("kg_0", *KG, "x"), "row"),
+        parse_conversation(record("kg_1", "i", "!Yes.", "a question", "x"), "row"),
+    ]
+    assert audit(rows).notes == [
+        "impossible_action: 1 rows of webshop are not in the released form",
+        "impossible_action: 1 rows of kg are not in the released form",
+    ]
+
+
 def test_alfworld() -> None:
     assert why("alfworld_0", *ROOM, "ACTION: go to drawer 12") == []
     assert why("alfworld_0", *ROOM, "ACTION: go to drawer 1") == ["'drawer 1' stands in no observation"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "missing"),
+    [
+        ("SELECT * FROM `Student Scores`", None),
+        ("select * from student_scores", None),
+        ("SELECT * FROM `school`.`Student Scores`", None),
+        ("SELECT * FROM school.student_scores JOIN x ON 1", None),
+        ("SELECT table_name FROM information_schema.tables", None),
+        ("SELECT table_name FROM `INFORMATION_SCHEMA`.`COLUMNS`", None),
+        ("SELECT 1", None),
+        ("SELECT a FROM (SELECT a FROM medals) t", "medals"),
+        ("UPDATE school.medals SET a = 1", "medals"),
+    ],
+)
+def test_tables_of_a_statement(sql: str, missing: str | None) -> None:
+    question = "How many? The name of this table is Student Scores, and the headers of this table are a."
+    found = why("db_0", "i", "!Ok.", question, f"x\nAction: Operation\n```sql\n{sql}\n```")
+    assert found == ([f"none of the tables {missing} stands in an earlier turn"] if missing else [])
 
 
 def test_database(shared_data: Path) -> None:

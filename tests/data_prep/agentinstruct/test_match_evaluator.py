@@ -1,12 +1,13 @@
 """Rows in the evaluator's form: wrapper, demonstrations as context, what stays and what cannot be rewritten."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data_prep.agentinstruct.match_evaluator import game_type, match_evaluator
-from megatron_agent.chat.conversation import Conversation, check_trainable, parse_conversation
+from megatron_agent.chat.conversation import Conversation, Turn, check_trainable, parse_conversation
 from megatron_agent.environments.demonstrations import load_demonstrations
 from tests.data_prep.conftest import record
 
@@ -66,9 +67,15 @@ def test_each_task() -> None:
     assert report.wrapped_turns == {"webshop": 2}
     assert report.demonstration_turns == {"webshop": 8, "alfworld": 16, "mind2web": 6}
     assert report.as_evaluated == {"db": 1, "kg": 1}
+    other = [replace(row, turns=tuple(map(reworded, row.turns))) for row in result]
+    assert match_evaluator(other)[0] == other  # holds another demonstration: it does not get a second
     again, second = match_evaluator(result)
     assert again == result
     assert not second.rows
+
+
+def reworded(turn: Turn) -> Turn:
+    return replace(turn, value=turn.value + " ") if turn.speaker == "human" else turn
 
 
 def position_of(task: str) -> int:

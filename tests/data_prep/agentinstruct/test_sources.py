@@ -45,6 +45,7 @@ def test_splits_of_files(name: str, split: str | None) -> None:
 def test_folders(tmp_path: Path) -> None:
     for name in ("b.json", "a.jsonl.gz", "c.jsonl", "notes.md"):
         (tmp_path / name).write_text("")
+    (tmp_path / "kg.parquet").mkdir()  # a folder that is named as Spark names a data set
     assert [path.name for path in input_files(tmp_path)] == ["a.jsonl.gz", "c.jsonl"]
     with pytest.raises(UserError, match="--revision v1: only for --input hf:OWNER/NAME"):
         open_source(str(tmp_path), "v1")
