@@ -9,6 +9,7 @@ import numpy as np
 from data_prep.build_indexed_dataset import format_manifest
 from data_prep.inspect_page import render_view, view_conversation, view_row, write_page
 from megatron_agent.chat.tokenizer import Tokenizer, load_tokenizer
+from megatron_agent.chat.visualize import show_control_characters
 from megatron_agent.dataset.draws import permutation
 from megatron_agent.dataset.indexed import ConversationDataset
 from megatron_agent.dataset.mixture import load_config
@@ -65,7 +66,9 @@ def inspect_conversations(
         sources = np.searchsorted(borders, picked, side="right") - 1
         chosen = list(zip(sources.tolist(), (picked - borders[sources]).tolist(), strict=True))
     views = [view_conversation(datasets, source, index) for source, index in chosen]
-    lines = [line for dataset in datasets for line in (f"{dataset.prefix}:", format_manifest(dataset.manifest), "")]
+    # a manifest that came with the data is text of others too
+    summaries = [f"{dataset.prefix}:\n{format_manifest(dataset.manifest)}\n" for dataset in datasets]
+    lines = [show_control_characters(summary) for summary in summaries]
     if indices is not None or html is None:
         lines += [line for view in views for line in (render_view(view, datasets, tokenizer), "")]
     if html is not None:

@@ -42,7 +42,8 @@ def view_conversation(datasets: Sequence[ConversationDataset], source: int, conv
     dataset = datasets[source]
     document = dataset.document(conversation)
     row = build_row([document], np.array([source]), len(document[0]))
-    return View(f"{dataset.name}, conversation {conversation:,}", None, row, [conversation])
+    title = f"{show_control_characters(dataset.name)}, conversation {conversation:,}"
+    return View(title, None, row, [conversation])
 
 
 def view_row(rows: PackedRows, number: int) -> View:
@@ -68,8 +69,9 @@ def render_view(view: View, datasets: Sequence[ConversationDataset], tokenizer: 
             continue
         if view.number is not None:
             lines.append(
-                f"──── segment {number + 1}: {datasets[source].name}, conversation {view.conversations[number]:,}, "
-                f"{where}, {int(row.loss_mask[start:stop].sum()):,} trained; attends to itself only"
+                f"──── segment {number + 1}: {show_control_characters(datasets[source].name)}, "
+                f"conversation {view.conversations[number]:,}, {where}, "
+                f"{int(row.loss_mask[start:stop].sum()):,} trained; attends to itself only"
             )
         cuts = np.flatnonzero(np.diff(trained[start:stop])) + 1
         runs = zip(np.split(row.tokens[start:stop], cuts), np.split(trained[start:stop], cuts), strict=True)
@@ -169,7 +171,7 @@ def source_statistics(dataset: ConversationDataset, mixture: dict[str, Any] | No
         ],
         [
             ["template", manifest.template],
-            ["system prompt", show_control_characters(manifest.system_prompt)],
+            ["system prompt", manifest.system_prompt],
             ["tokenizer", f"{manifest.tokenizer_name}, sha256 {manifest.tokenizer_sha256[:16]}..."],
         ]
         + [["input", f"{name}, sha256 {str(digest)[:16]}..."] for name, digest in manifest.source.items()]
@@ -197,6 +199,6 @@ def source_statistics(dataset: ConversationDataset, mixture: dict[str, Any] | No
     return {
         "name": show_control_characters(dataset.name),
         "prefix": show_control_characters(dataset.prefix),
-        "tables": tables,
+        "tables": [[[show_control_characters(cell) for cell in line] for line in table] for table in tables],
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
     }

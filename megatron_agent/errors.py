@@ -1,6 +1,7 @@
 """Errors a user can mend, and the one way commands report them."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -41,8 +42,11 @@ def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`; report what a user can mend as one `error:` line and exit with status 2.
 
     That is a :class:`UserError` and an OSError of the file system (`FILE_ERRORS`). Ctrl-C is one line and status
-    130. Anything else is a bug and keeps its traceback.
+    130. Anything else is a bug and keeps its traceback. A terminal that cannot show a character gets its escape.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:

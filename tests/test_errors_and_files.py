@@ -148,3 +148,11 @@ def test_json_objects(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"x\.json: .*; mend it$"):
         read_json_object(path, "mend it")
+
+
+def test_a_terminal_without_unicode_gets_escapes() -> None:
+    code = "from megatron_agent.errors import run_command; run_command(lambda: print('\\u6f22'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (b"\\u6f22\n", b"", 0)

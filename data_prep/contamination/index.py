@@ -22,7 +22,7 @@ Tokens = npt.NDArray[np.int32]
 Keys = npt.NDArray[np.uint32]
 
 MAX_SUBSETS = 5_000  # 24 times the paper's 210; the search takes that many times as long
-MAX_WINDOWS = 1 << 22  # training windows searched at once: some 250 MB of hashes
+MAX_HASHES = 10 << 22  # of the tokens of training windows searched at once: 168 MB
 BITS_PER_KEY = 16  # of a bit table: it should stay in the processor's cache
 BLOCK = 1 << 15  # windows hashed at once: a block stays in the processor's cache
 NO_TOKEN = 0
@@ -106,8 +106,9 @@ def find_matches(index: WindowIndex, texts: Sequence[Tokens]) -> tuple[IntArray,
     known = np.concatenate([[0], np.cumsum(tokens != NO_TOKEN)])
     starts = starts[known[starts + index.ngram] - known[starts] >= index.ngram - index.mismatches]
     match = np.full(len(index.starts), -1, np.int64)
-    for first in range(0, len(starts), MAX_WINDOWS):
-        _search(index, match, tokens, _different(index, tokens, starts[first : first + MAX_WINDOWS]))
+    at_once = max(MAX_HASHES // index.ngram, 1)
+    for first in range(0, len(starts), at_once):
+        _search(index, match, tokens, _different(index, tokens, starts[first : first + at_once]))
     windows = np.flatnonzero(match >= 0)
     return windows, match[windows]
 

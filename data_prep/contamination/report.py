@@ -144,7 +144,7 @@ def format_report(report: ContaminationReport, listed: int = 5) -> str:
 def format_row(row: TaskResult, paper: str) -> str:
     """One row of the table."""
     return (
-        f"{row.task[:19]:<20}{row.items:>7,}{row.tokens:>11,}{row.token_share:>9.2%}{row.mean_share:>8.1%}{row.dirty:>7,}"
+        f"{one_line(row.task)[:19]:<20}{row.items:>7,}{row.tokens:>11,}{row.token_share:>9.2%}{row.mean_share:>8.1%}{row.dirty:>7,}"
         f"{row.between:>9,}{row.clean:>7,}{row.too_short:>11,}   {paper}"
     ).rstrip()
 
@@ -160,7 +160,8 @@ def paper_figures(task: str) -> str:
 def format_evidence(evidence: ItemEvidence) -> Iterable[str]:
     """Lines on one item: its best training conversation, and the excerpt of both."""
     item = evidence.item
-    yield f"{item.verdict}: {item.task} {item.id}: {item.share:.0%} of {item.tokens:,} tokens ({item.where})"
+    name = one_line(f"{item.task} {item.id}")
+    yield f"{item.verdict}: {name}: {item.share:.0%} of {item.tokens:,} tokens ({item.where})"
     for record in evidence.records[:1]:
         yield f"  {record.share:.0%} from {record.where}, turn {record.turn}"
         yield f"    test:     {one_line(record.test_excerpt)}"
@@ -168,6 +169,6 @@ def format_evidence(evidence: ItemEvidence) -> Iterable[str]:
 
 
 def one_line(text: str) -> str:
-    """An excerpt without line ends or control characters, which a terminal would obey."""
+    """A text of the data without line ends or control characters, which a terminal would obey; 160 at most."""
     visible = "".join(character if character.isprintable() else " " for character in text)
     return visible if len(visible) <= 160 else visible[:157] + "..."

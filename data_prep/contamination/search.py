@@ -16,7 +16,7 @@ CHARACTERS_PER_ID = 4
 
 @dataclass
 class SearchResult:
-    """What the training texts hold, and how many there were."""
+    """What the training texts hold, and how many there were, counted as far as they were compared."""
 
     record: IntArray
     """`[windows]`: for each window of the index a training conversation that matches it, -1 for none."""
@@ -44,13 +44,15 @@ def search_training(
     from tqdm import tqdm
 
     result = SearchResult(np.full(len(index.starts), -1, np.int64))
+    last_record = -1
     with tqdm(desc="searching", unit=" tokens", unit_scale=True) as bar:
         for records, found in searched_chunks(index, numbering, chunks(texts), workers):
             new = result.record[found.windows] < 0
             result.record[found.windows[new]] = records[found.texts[new]]
             result.turns += len(records)
             result.tokens += found.tokens
-            result.conversations = max(result.conversations, int(records[-1]) + 1)
+            result.conversations += int(np.count_nonzero(np.diff(records, prepend=last_record)))
+            last_record = records[-1]
             bar.update(found.tokens)
     return result
 

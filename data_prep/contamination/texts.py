@@ -1,7 +1,7 @@
 """What a contamination check compares: the test items, the training texts, and the numbers of their tokens."""
 
 import re
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,10 +139,10 @@ def parse_item(
         raise UserError(f"{where}: expected the item's text as a string or a list of strings; see --text-field")
     if not any(text.strip() for text in texts):
         raise UserError(f"{where}: the item's text is empty; name another --text-field or remove the item")
-    for text in texts:
+    task = task or path.name.removesuffix(".gz").rsplit(".", 1)[0]
+    for text in (identifier, task, *texts):
         refuse_lone_surrogates(text, where)
-    stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-    return TestItem(identifier, task or stem, where, tuple(texts))
+    return TestItem(identifier, task, where, tuple(texts))
 
 
 def open_training_inputs(
@@ -170,17 +170,19 @@ def read_training_texts(inputs: TrainingInputs) -> Iterator[TrainingText]:
     """Yield the turns of the JSONL files, then the conversations of the indexed datasets.
 
     Of an indexed conversation the whole is one text, with the template's tokens, or each run of trained tokens is.
-    Raises `UserError` for JSONL files without conversations.
+    Raises `UserError` for JSONL files without conversations, or without trained turns where these are asked for.
     """
-    record = -1
+    record, compared = -1, False
     for file in inputs.files:
         for where, conversation in read_located_conversations(file):
             record += 1
             for number, turn in enumerate(conversation.turns, start=1):
                 if inputs.part == "all" or turn.trained:
+                    compared = True
                     yield TrainingText(where, record, number, turn.value)
-    if inputs.files and record < 0:
-        raise UserError(f"{', '.join(map(str, inputs.files))}: no conversations; expected JSONL, one a line")
+    if inputs.files and not compared:
+        missing = "conversations; expected JSONL, one a line" if record < 0 else "trained turns; give --train-part all"
+        raise UserError(f"{', '.join(map(str, inputs.files))}: no {missing}")
     for dataset in inputs.datasets:
         for i in range(len(dataset)):
             record += 1
@@ -230,7 +232,7 @@ class Numbering:
             yield next(split) if isinstance(text, str) else text
 
 
-Split = Callable[[Sequence[str]], Sequence[Sequence[Hashable]]]
+Split = Callable[[Sequence[str]], Iterable[Sequence[Hashable]]]
 Join = Callable[[Sequence[Hashable]], str]
 
 
@@ -240,12 +242,12 @@ def load_splitter(tokenizer_path: str | None) -> tuple[Split, Join]:
         return split_words, lambda words: " ".join(map(str, words))
     tokenizer = load_tokenizer(tokenizer_path)
 
-    def split_ids(texts: Sequence[str]) -> list[list[int]]:
-        return [ids.tolist() for ids in tokenizer.encode_batch(texts)]
+    def split_ids(texts: Sequence[str]) -> Iterator[list[int]]:
+        return (ids.tolist() for ids in tokenizer.encode_batch(texts))
 
     return split_ids, lambda ids: tokenizer.decode([int(str(token)) for token in ids])
 
 
-def split_words(texts: Sequence[str]) -> list[list[str]]:
-    """Split texts into words and punctuation marks, in lower case."""
-    return [WORDS.findall(text.lower()) for text in texts]
+def split_words(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Split texts into words and punctuation marks, in lower case; one after the other, as words take much memory."""
+    return (WORDS.findall(text.lower()) for text in texts)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from megatron_agent.chat.template import Span
 from megatron_agent.chat.tokenizer import Tokenizer
 
+REST_OF_CHARACTER = 3  # tokens: UTF-8 has at most 4 bytes
 TRAINED_ANSI, CONTEXT_ANSI, RESET_ANSI = "\x1b[1;32m", "\x1b[2m", "\x1b[0m"
 
 
@@ -25,11 +26,14 @@ def token_texts(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
     start = 0  # tokens from here are decoded again, as the context of the next one
     done = 0  # tokens before this one have their text
     for end in range(1, len(ids) + 1):
-        added = decode(tuple(ids[start:end]))[len(decode(tuple(ids[start:done]))) :]
-        last = end == len(ids) or ids[end] in tokenizer.control_ids
-        if added.endswith("\ufffd") and not last:
-            texts.append("")  # perhaps the first bytes of a character
-            continue
+        whole = decode(tuple(ids[start:end]))
+        added = whole[len(decode(tuple(ids[start:done]))) :]
+        if added.endswith("\ufffd") and end < len(ids) and ids[end] not in tokenizer.control_ids:
+            # The first bytes of a character, or a real U+FFFD: the former reads otherwise once the character is whole.
+            following = [tuple(ids[end : end + more]) for more in range(1, REST_OF_CHARACTER + 1)]
+            if any(decode((*ids[start:end], *after)) != whole + decode(after) for after in following):
+                texts.append("")
+                continue
         texts.append(added)
         start, done = done, end
     return texts

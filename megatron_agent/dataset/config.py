@@ -1,6 +1,5 @@
 """Configuration of the data: sources, their weights, eta, packing. Imports nothing heavy."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Literal, get_args
@@ -8,6 +7,8 @@ from typing import Literal, get_args
 from megatron_agent.errors import UserError
 
 EtaUnit = Literal["conversation", "token"]
+
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-100, 1e100  # sums and shares of weights stay finite and above 0
 
 
 @dataclass
@@ -83,8 +84,8 @@ class DataConfig:
                         "give every source a name of its own"
                     )
                 first_use[source.name] = where
-                if not (math.isfinite(source.weight) and source.weight > 0):
+                if not SMALLEST_WEIGHT <= source.weight <= LARGEST_WEIGHT:  # also refuses NaN
                     raise UserError(
-                        f"{where}.weight must be a finite number above 0, got {source.weight} (source "
-                        f"{source.name!r}); leave a source out to give it no weight"
+                        f"{where}.weight must be a finite number above 0 ({SMALLEST_WEIGHT:g} to {LARGEST_WEIGHT:g}), "
+                        f"got {source.weight} (source {source.name!r}); leave a source out to give it no weight"
                     )

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WIDTH_WITHOUT_SOURCES, WIDTH_OF_A_SOURCE = 23, 19  # of the table of an eta scan: `100.0/100.0/100.0` and two blanks
+LONGEST_LABEL = 32  # characters of a name in a picture
 SHARES = {"conversation_share": "conversations", "token_share": "tokens", "trained_token_share": "trained tokens"}
 
 
@@ -45,7 +47,7 @@ def print_summary(summary: dict[str, Any]) -> None:
             f"{source['longest_run']:,}",
             f"{source['longest_run_rows']:,}",
         )
-    console = Console()
+    console = _console()
     console.print(shares)
     console.print(passes)
     console.print(
@@ -57,24 +59,32 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 
 def print_scan(scan: list[dict[str, Any]]) -> None:
-    """Print the mixtures of an eta scan as tables, one line an eta."""
+    """Print the mixtures of an eta scan as tables, one line an eta, as many sources beside each other as fit."""
+    console = _console()
     names = list(scan[0]["sources"])
-    shares = _table(
-        f"Eta per {scan[0]['eta_per']}: {scan[0]['rows']:,} rows of {scan[0]['seq_length']:,} tokens",
-        ["eta", "fill", "a row", *names],
-        f"a row: conversations; sources: realised share, in %, of {'/'.join(SHARES.values())}",
-    )
-    passes = _table(
-        "Passes", ["eta", *names], "the paper's arithmetic (one conversation a row) -> realised after packing"
-    )
-    for summary in scan:
-        eta, sources = f"{summary['eta']:.1f}", summary["sources"].values()
-        realised = ["/".join(f"{100 * source[kind]:.1f}" for kind in SHARES) for source in sources]
-        shares.add_row(eta, f"{summary['fill']:.2%}", f"{summary['conversations_per_row']:.2f}", *realised)
-        passes.add_row(eta, *(f"{source['paper_passes']:.2f} -> {source['passes']:.2f}" for source in sources))
-    console = Console()
-    console.print(shares)
-    console.print(passes)
+    at_once = max((console.width - WIDTH_WITHOUT_SOURCES) // WIDTH_OF_A_SOURCE, 1)
+    groups = [names[start : start + at_once] for start in range(0, len(names), at_once)]
+    for group in groups:
+        shares = _table(
+            f"Eta per {scan[0]['eta_per']}: {scan[0]['rows']:,} rows of {scan[0]['seq_length']:,} tokens",
+            ["eta", "fill", "a row", *group],
+            f"a row: conversations; sources: realised share, in %, of {'/'.join(SHARES.values())}",
+        )
+        for summary in scan:
+            sources = [summary["sources"][name] for name in group]
+            realised = ["/".join(f"{100 * source[kind]:.1f}" for kind in SHARES) for source in sources]
+            packing = f"{summary['fill']:.2%}", f"{summary['conversations_per_row']:.2f}"
+            shares.add_row(f"{summary['eta']:.1f}", *packing, *realised)
+        console.print(shares)
+    for group in groups:
+        passes = _table(
+            "Passes", ["eta", *group], "the paper's arithmetic (one conversation a row) -> realised after packing"
+        )
+        for summary in scan:
+            sources = [summary["sources"][name] for name in group]
+            counts = [f"{source['paper_passes']:.2f} -> {source['passes']:.2f}" for source in sources]
+            passes.add_row(f"{summary['eta']:.1f}", *counts)
+        console.print(passes)
 
 
 def plot_summary(summary: dict[str, Any], path: str | Path) -> None:
@@ -84,8 +94,9 @@ def plot_summary(summary: dict[str, Any], path: str | Path) -> None:
 
     sources = summary["sources"]
     colours = _colours(list(sources))
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    grid = figure.add_gridspec(2, 2)
+    passes_height = max(3.3, 0.33 * len(sources))  # inches
+    figure = Figure(figsize=(10, 3.7 + passes_height), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=[3.3, passes_height])
     figure.suptitle(
         f"Mixture at eta = {summary['eta']:g} per {summary['eta_per']}: {summary['rows']:,} rows of "
         f"{summary['seq_length']:,} tokens, {summary['fill']:.2%} full"
@@ -96,7 +107,7 @@ def plot_summary(summary: dict[str, Any], path: str | Path) -> None:
     left = [0.0] * len(kinds)
     for name, source in sources.items():
         shares = [source[kind] for kind in kinds]
-        bars = axes.barh(list(kinds.values()), shares, left=left, color=colours[name], label=name)
+        bars = axes.barh(list(kinds.values()), shares, left=left, color=colours[name])
         axes.bar_label(bars, [f"{share:.1%}" if share > 0.04 else "" for share in shares], label_type="center")
         left = [start + share for start, share in zip(left, shares, strict=True)]
     axes.invert_yaxis()
@@ -108,7 +119,7 @@ def plot_summary(summary: dict[str, Any], path: str | Path) -> None:
         for offset, kind, alpha in ((-0.2, "paper_passes", 0.45), (0.2, "passes", 1.0)):
             bars = axes.barh(at + offset, source[kind], 0.38, color=colours[name], alpha=alpha)
             axes.bar_label(bars, [f"{source[kind]:.2f}"], padding=3)
-    axes.set_yticks(range(len(sources)), list(sources))
+    axes.set_yticks(range(len(sources)), [_label(name) for name in sources], parse_math=False)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set(title="Passes (pale: the paper's arithmetic, unpacked)", xlabel="passes over the source")
@@ -179,6 +190,10 @@ def plot_scan(scan: list[dict[str, Any]], path: str | Path) -> None:
     _save(figure, path)
 
 
+def _console() -> Console:
+    return Console(markup=False, emoji=False)  # names of sources are text: `[v2]`, `:x:`
+
+
 def _table(title: str, headings: list[str], caption: str) -> Table:
     table = Table(title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, heading in enumerate(headings):
@@ -189,14 +204,28 @@ def _table(title: str, headings: list[str], caption: str) -> Table:
 def _colours(names: list[str]) -> dict[str, Any]:
     from matplotlib import colormaps
 
-    return {name: colormaps["tab10"](number % 10) for number, name in enumerate(names)}
+    if len(names) <= 10:
+        return {name: colormaps["tab10"](number) for number, name in enumerate(names)}
+    return {name: colormaps["turbo"](0.1 + 0.8 * number / (len(names) - 1)) for number, name in enumerate(names)}
 
 
 def _legend(figure: "Figure", colours: dict[str, Any]) -> None:
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    handles = [Patch(color=colour, label="source") for colour in colours.values()]
+    # a column takes the width of its longest name and of its colour; 10 inches hold some 110 characters
+    columns = max(110 // (max(map(len, map(_label, colours))) + 8), 1)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    for text, name in zip(legend.get_texts(), colours, strict=True):
+        text.set_parse_math(False)
+        text.set_text(_label(name))  # not as a label at once: those that begin with _ are left out
+    rows = -(-len(colours) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.25 * (rows - 1))
+
+
+def _label(name: str) -> str:
+    """A name as it stands in a picture: the middle of a long one is left out."""
+    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL // 2]}...{name[-LONGEST_LABEL // 2 + 3 :]}"
 
 
 def _save(figure: "Figure", path: str | Path) -> None:

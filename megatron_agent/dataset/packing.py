@@ -77,11 +77,12 @@ def pack_stream(chunks: Iterator[IntArray], seq_length: int, seed: int) -> Itera
     start = block = 0
     while True:
         target = block_tokens(block, seq_length)
-        cumulated = np.cumsum(waiting)
-        while len(waiting) == 0 or cumulated[-1] < target:
-            waiting = np.concatenate([waiting, next(chunks)])
-            cumulated = np.cumsum(waiting)
-        count = int(np.searchsorted(cumulated, target)) + 1
+        pieces, tokens = [waiting], int(waiting.sum())
+        while tokens < target:
+            pieces.append(next(chunks))
+            tokens += int(pieces[-1].sum())
+        waiting = np.concatenate(pieces)
+        count = int(np.searchsorted(np.cumsum(waiting), target)) + 1
         rows = best_fit(waiting[:count].tolist(), seq_length)
         order = permutation(len(rows), seed, "rows of block", block)
         in_order = [rows[row] for row in order.tolist()]

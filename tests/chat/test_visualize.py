@@ -67,6 +67,22 @@ def test_a_character_of_several_tokens_belongs_to_the_last(request: pytest.Fixtu
     assert found.index("🎉") >= 4  # three empty tokens between a and the last of its four bytes
 
 
+@pytest.mark.parametrize("kind", ["llama", "smol"])
+def test_replacement_characters_are_decoded_a_few_at_a_time(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Badly decoded files are full of them; decoding all of a run for each took its length squared."""
+    tokenizer: Tokenizer = request.getfixturevalue(kind)
+    decode, sizes = tokenizer.decode, []
+    monkeypatch.setattr(tokenizer, "decode", lambda ids: sizes.append(len(ids)) or decode(ids))
+    for text in ("\ufffd" * 200, "a\ufffd🎉\ufffd\ufffd🎉🎉\ufffd b\ufffd\ufffd " * 20):
+        ids = tokenizer.encode(text)
+        found = token_texts(ids, tokenizer)
+        assert max(sizes) < 20
+        assert "".join(found) == decode(ids)
+        assert max(map(len, found)) <= 3
+
+
 def test_characters_that_act_are_shown() -> None:
     assert show_control_characters("plain\ttext\n日本語 é 🎉\u00a0") == "plain\ttext\n日本語 é 🎉\u00a0"
     assert show_control_characters("\0\x1b[2J\r\x7f") == "␀␛[2J␍␡"

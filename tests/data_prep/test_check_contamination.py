@@ -97,7 +97,7 @@ def test_random_texts_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < sum(expected) < len(expected)
     assert search(test, training, 10, 4) == expected
     monkeypatch.setattr(contamination_index, "BLOCK", 7)
-    monkeypatch.setattr(contamination_index, "MAX_WINDOWS", 11)
+    monkeypatch.setattr(contamination_index, "MAX_HASHES", 110)
     assert search(test, training, 10, 4) == expected
 
 
@@ -227,14 +227,21 @@ def test_evidence_names_the_conversation_that_covers_most(write_jsonl: Writer, t
     assert records[0].test_excerpt == " ".join(words)
 
 
-def test_trained_part_only(write_jsonl: Writer, tmp_path: Path) -> None:
+def test_trained_part_only(write_jsonl: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = write_jsonl("train.jsonl", record("t", TASK, "!" + TASK, "next", "fine"))
     test = write_jsonl("test.jsonl", {"text": TASK})
     assert run(tmp_path, train, str(test))[0].total.dirty == 1
     report, _ = run(tmp_path, train, str(test), train_part="trained")
     assert report.total.dirty == 0
-    assert report.training_turns == 1
+    assert report.training_conversations == report.training_turns == 1
     assert report.training_tokens == 1
+    train = write_jsonl("some.jsonl", *(record("t", TASK, f"{mark}fine", "next", "!well") for mark in "!a!b!"))
+    monkeypatch.setattr(contamination_search, "CHUNK_CHARACTERS", 1)
+    assert run(tmp_path, train, str(test))[0].training_conversations == 5
+    assert run(tmp_path, train, str(test), train_part="trained")[0].training_conversations == 2
+    train = write_jsonl("none.jsonl", record("t", TASK, "!fine"))
+    with pytest.raises(UserError, match=r"none\.jsonl: no trained turns; give --train-part all"):
+        run(tmp_path, train, str(test), train_part="trained")
 
 
 def test_forms_of_test_files(write_jsonl: Writer, tmp_path: Path) -> None:
@@ -303,6 +310,8 @@ def test_verdicts_at_the_thresholds() -> None:
         ('{"text": "a"}\n{"text": ', {}, "test.jsonl:2: not valid JSON"),
         ('[{"text": "a"},', {}, "test.jsonl: not valid JSON"),
         ('{"text": "\\ud800"}', {}, "test.jsonl:1: lone surrogate"),
+        ('{"text": "a", "id": "\\ud800"}', {}, "test.jsonl:1 .*: lone surrogate"),
+        ('{"text": "a", "task": "\\ud800"}', {}, "test.jsonl:1: lone surrogate"),
         ('{"text": "a"}', {"text_fields": ["text", "hint"]}, "expected a text under text and hint"),
         ('{"text": "a"}', {"mismatches": 10}, "--mismatches 10: expected 0 to 9"),
         ('{"text": "a"}', {"mismatches": -1}, "--mismatches -1: expected 0 to 9"),
@@ -346,7 +355,8 @@ def test_bad_training_input(write_jsonl: Writer, tmp_path: Path) -> None:
 
 def test_command(write_jsonl: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = write_jsonl("train.jsonl", record("t", "x", TASK + " \x1b[31m"))
-    test = write_jsonl("test.jsonl", {"id": "alfworld_1", "text": TASK + " \x1b[31m"})
+    hostile = {"id": "\x1b]0;\nx", "task": "a\x1b\nb", "text": TASK + " \x1b[31m"}
+    test = write_jsonl("test.jsonl", {"id": "alfworld_1", "text": TASK + " \x1b[31m"}, hostile)
     main(["--train", str(train), "--test", str(test)])
     output = capsys.readouterr().out
     assert "alfworld                  1         17  100.00%  100.0%      1" in output
@@ -354,6 +364,7 @@ def test_command(write_jsonl: Writer, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "15.58%, dirty 7 of 1,021" in output
     assert "put the clean red apple" in output
     assert "\x1b" not in output
+    assert "dirty: a  b  ]0; x: 100% of" in output
     with pytest.raises(SystemExit) as exit_status:
         run_command(lambda: main(["--train", str(train), "--test", str(tmp_path / "none")]))
     assert exit_status.value.code == 2

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import yaml
 from data_prep.build_indexed_dataset import build_indexed_dataset
 from data_prep.inspect_dataset import choose, inspect_conversations, inspect_rows, main
 from megatron_agent.chat.tokenizer import load_tokenizer
+from megatron_agent.dataset.manifest import read_manifest, write_manifest
 from megatron_agent.dataset.mixture import load_config
 from megatron_agent.dataset.rows import PackedRow, PackedRows
 from megatron_agent.errors import UserError
@@ -247,6 +249,22 @@ def test_full_disk_leaves_the_old_page(prefix: str, tmp_path: Path, monkeypatch:
         inspect_conversations([prefix], html=page)
     assert page.read_text() == "old"
     assert not list(tmp_path.glob(".page*"))
+
+
+def test_names_and_manifests_cannot_act(prefix: str, tmp_path: Path) -> None:
+    hostile = f"{prefix}\x1b[31m"
+    for ending in (".bin", ".idx"):
+        shutil.copy(prefix + ending, hostile + ending)
+    source = {"\x1b]0;title\x07.jsonl": "0" * 64}
+    write_manifest(hostile, replace(read_manifest(prefix), source=source, template="llama\u202e"))
+    shown = inspect_conversations([hostile], [0], html=tmp_path / "page.html")
+    assert "\x1b[31m" not in shown
+    assert "\u202e" not in shown
+    assert "source ␛]0;title␇.jsonl" in shown
+    assert "set␛[31m, conversation 0" in shown
+    data = read_page(tmp_path / "page.html")
+    assert data["items"][0]["title"] == "set␛[31m, conversation 0"
+    assert ["template", "llama[U+202E]"] in data["sources"][0]["tables"][1]
 
 
 def test_exit_code_names_the_flag(prefix: str) -> None:

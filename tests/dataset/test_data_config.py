@@ -32,6 +32,12 @@ GOOD = DataConfig(agent=[SourceConfig("p/a")], general=[SourceConfig("p/g"), Sou
         ({"agent": [SourceConfig("", name="b")]}, r"data.agent\[0\].prefix must not be empty"),
         ({"agent": [SourceConfig("x", 0.0)]}, r"data.agent\[0\].weight must be a finite number above 0"),
         ({"agent": [SourceConfig("x", float("inf"))]}, "weight must be a finite number"),
+        ({"agent": [SourceConfig("x", float("nan"))]}, "weight must be a finite number"),
+        (
+            {"general": [SourceConfig("x", 1e308), SourceConfig("y", 1e308)]},
+            r"above 0 \(1e-100 to 1e\+100\), got 1e\+308",
+        ),
+        ({"agent": [SourceConfig("x", 5e-324)]}, r"above 0 \(1e-100 to 1e\+100\), got 5e-324"),
         ({"eta_per": "row"}, "data.eta_per must be one of conversation, token, got 'row'"),
     ],
 )

@@ -1,5 +1,6 @@
 """The mixture command: its output, its refusals, and a --help that answers at once."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
+from megatron_agent.dataset import mixture_report
 from megatron_agent.dataset.config import SourceConfig
 from megatron_agent.dataset.mixture import load_config, main
 from megatron_agent.errors import UserError
@@ -74,6 +77,43 @@ def test_eta_scan(content: dict, tmp_path: Path, capsys: pytest.CaptureFixture[s
     content["data"].update(eta=0.0, agent=[])
     with pytest.raises(UserError, match=r"data.agent must name at least one source: --eta-scan"):
         main(["--config", write(tmp_path / "e.yaml", content), "--eta-scan"])
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_many_sources_and_any_name(
+    content: dict, make_dataset: Callable[..., str], tmp_path: Path, scan: bool,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Names are no markup of rich, no formula of matplotlib; all of them stand inside the picture, told apart."""
+    prefix = make_dataset("x", 20)
+    hostile = ["[v2] a", "g[/x]", ":smile:", "$\\foo$", "_g"]
+    names = [*hostile, *(f"general_conversations_of_the_year_{i}" for i in range(20))]
+    content["data"]["general"] = [{"prefix": prefix, "name": name} for name in names]
+    figures: list[Figure] = []
+    monkeypatch.setattr(mixture_report, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setenv("COLUMNS", "80")
+    config = write(tmp_path / "c.yaml", content)
+    main(["--config", config, "--plot", "x.png", *(["--eta-scan"] if scan else [])])
+    printed = capsys.readouterr().out
+    for name in hostile:
+        assert name in printed
+    lines = printed.split("\n")
+    assert max(map(len, lines)) <= 80
+    if scan:
+        assert sum("/" in line and line.strip().startswith("0.3 ") for line in lines) == 9  # 26 sources, 3 at once
+    (figure,) = figures
+    figure.savefig(tmp_path / "x.png")
+    (legend,) = figure.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown[1:6] == hostile
+    assert len(set(shown)) == len(names) + 1
+    assert len({patch.get_facecolor() for patch in legend.get_patches()}) == len(names) + 1
+    for text in [*legend.get_texts(), *figure.axes[1].get_yticklabels()]:
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+    ticks = [text.get_window_extent() for text in figure.axes[1].get_yticklabels()]
+    assert scan or not any(one.overlaps(other) for one, other in itertools.pairwise(ticks))
 
 
 def test_eta_per_token(content: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
