@@ -22,7 +22,7 @@ from megatron_agent.chat.conversation import require_file
 from megatron_agent.chat.template import TEMPLATES, check_template_fits, get_template
 from megatron_agent.chat.tokenizer import load_tokenizer
 from megatron_agent.dataset.manifest import Manifest, dataset_file
-from megatron_agent.dataset.writer import DocumentBatch, exclusive, write_batches
+from megatron_agent.dataset.writer import DocumentBatch, exclusive, write_indexed_dataset
 from megatron_agent.errors import UserError, run_command
 from megatron_agent.files import check_writable, sha256_file
 from megatron_agent.processes import available_cores, check_workers, map_in_order
@@ -86,7 +86,7 @@ def build_indexed_dataset(
         counts, keys = encode_input(files, settings, folder, workers)
         if not counts.conversations:
             raise UserError(f"{', '.join(map(str, files))}: no conversations; expected JSONL, one a line")
-        manifest = write_batches(
+        manifest = write_indexed_dataset(
             output_prefix,
             finished_shards(keys, folder),
             vocab_size=tokenizer.vocab_size,

@@ -8,7 +8,7 @@ from pathlib import Path
 from data_prep.build_indexed_dataset import format_manifest, refuse_existing
 from megatron_agent.dataset.indexed import ConversationDataset
 from megatron_agent.dataset.manifest import Manifest, dataset_file
-from megatron_agent.dataset.writer import DocumentBatch, write_batches
+from megatron_agent.dataset.writer import DocumentBatch, write_indexed_dataset
 from megatron_agent.errors import UserError, run_command
 
 DESCRIPTION = """\
@@ -59,7 +59,7 @@ def merge_indexed_datasets(
         for path, digest in dataset.manifest.source.items():
             known = source.get(path, digest) == digest
             source[path if known else f"{path} (of {dataset.prefix})"] = digest
-    return write_batches(
+    return write_indexed_dataset(
         output_prefix,
         (batch for dataset in datasets for batch in batches(dataset)),
         vocab_size=first.manifest.vocab_size,

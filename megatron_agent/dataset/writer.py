@@ -10,19 +10,16 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from megatron_agent.chat.template import Span, join_spans
+from megatron_agent.chat.template import Span
 from megatron_agent.dataset.index_file import Index, token_dtype, write_index
 from megatron_agent.dataset.manifest import Manifest, dataset_file, manifest_path, write_manifest
 from megatron_agent.errors import UserError
 from megatron_agent.files import fsync_directory, naming, sha256_file
-
-CHUNK = 512  # conversations laid out at a time
 
 IntArray = npt.NDArray[np.int64]
 
@@ -82,47 +79,6 @@ def lay_out(documents: Iterable[list[Span]], vocab_size: int, max_length: int, f
 
 
 def write_indexed_dataset(
-    prefix: str | Path,
-    documents: Iterable[list[Span]],
-    *,
-    vocab_size: int,
-    tokenizer_name: str,
-    tokenizer_sha256: str,
-    template: str,
-    system_prompt: str,
-    max_length: int,
-    dropped: Mapping[str, int] | None = None,
-    repaired: Mapping[str, int] | None = None,
-    source: Mapping[str, str] | None = None,
-) -> Manifest:
-    """Write a stream of conversations as an indexed dataset; see `lay_out` and `write_batches`.
-
-    Neighbouring spans with the same flag become one.
-    """
-
-    def batches() -> Iterator[DocumentBatch]:
-        stream = (join_spans((span.ids, span.trained) for span in spans) for spans in documents)
-        number = 0
-        while chunk := list(islice(stream, CHUNK)):
-            yield lay_out(chunk, vocab_size, max_length, number)
-            number += len(chunk)
-
-    return write_batches(
-        prefix,
-        batches(),
-        vocab_size=vocab_size,
-        tokenizer_name=tokenizer_name,
-        tokenizer_sha256=tokenizer_sha256,
-        template=template,
-        system_prompt=system_prompt,
-        max_length=max_length,
-        dropped=dropped,
-        repaired=repaired,
-        source=source,
-    )
-
-
-def write_batches(
     prefix: str | Path,
     batches: Iterable[DocumentBatch],
     *,

@@ -129,7 +129,7 @@ def test_shards_of_other_settings_are_not_used(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "write_batches", stop)
+        patch.setattr(command, "write_indexed_dataset", stop)
         with pytest.raises(KeyboardInterrupt):
             build_indexed_dataset(
                 [source], sentencepiece_file, "llama-2", tmp_path / "set", system_prompt="A", workers=1
@@ -199,14 +199,14 @@ def test_gzip_input_gives_the_same_tokens(source: Path, tmp_path: Path, sentence
 def test_two_builds_of_one_dataset(
     source: Path, tmp_path: Path, sentencepiece_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = command.write_batches
+    real = command.write_indexed_dataset
 
     def second(*arguments: Any, **named: Any) -> Any:
         with pytest.raises(UserError, match="another process is writing the dataset"):
             build_indexed_dataset([source], sentencepiece_file, "llama-2", tmp_path / "set", workers=1)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(command, "write_batches", second)
+    monkeypatch.setattr(command, "write_indexed_dataset", second)
     build_indexed_dataset([source], sentencepiece_file, "llama-2", tmp_path / "set", workers=1)
     assert len(ConversationDataset(tmp_path / "set")) == 300
 

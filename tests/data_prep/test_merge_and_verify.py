@@ -13,9 +13,10 @@ from data_prep.verify_indexed_dataset import main as verify
 from data_prep.verify_indexed_dataset import verify_indexed_dataset
 from megatron_agent.chat.template import Span
 from megatron_agent.dataset.indexed import ConversationDataset
-from megatron_agent.dataset.writer import DocumentBatch, write_batches, write_indexed_dataset
+from megatron_agent.dataset.writer import DocumentBatch, write_indexed_dataset
 from megatron_agent.errors import UserError
 from tests.data_prep.conftest import record
+from tests.indexed_datasets import write_spans
 
 Write = Callable[..., Path]
 FIELDS = {
@@ -37,7 +38,7 @@ def documents(seed: int, count: int) -> list[list[Span]]:
 
 
 def write(prefix: Path, seed: int = 0, count: int = 20, **changes: object) -> Path:
-    write_indexed_dataset(prefix, documents(seed, count), **{**FIELDS, **changes})  # type: ignore[arg-type]
+    write_spans(prefix, documents(seed, count), **{**FIELDS, **changes})  # type: ignore[arg-type]
     return prefix
 
 
@@ -111,6 +112,6 @@ def test_verify_finds_what_hashes_do_not(tmp_path: Path) -> None:
         ("flag", [5, 6, 7], [0, 0], r"flag\.idx: conversation 0 \(and 0 others\) has no trained token"),
     ):
         batch = DocumentBatch(np.array(ids, np.uint16), np.array([1, 2]), np.array(modes), np.array([2]))
-        write_batches(tmp_path / name, [batch], **FIELDS)  # type: ignore[arg-type]
+        write_indexed_dataset(tmp_path / name, [batch], **FIELDS)  # type: ignore[arg-type]
         with pytest.raises(UserError, match=message):
             verify_indexed_dataset(tmp_path / name)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from megatron_agent.chat.template import Span
-from megatron_agent.dataset.writer import write_indexed_dataset
+from tests.indexed_datasets import write_spans
 
 MANIFEST_FIELDS = {
     "vocab_size": 1000,
@@ -39,7 +39,7 @@ def make_dataset(tmp_path: Path) -> Callable[..., str]:
         generator = np.random.default_rng([seed, *name.encode()])
         documents = [random_document(generator, longest) for _ in range(count)]
         prefix = tmp_path / name
-        write_indexed_dataset(prefix, documents, **{**MANIFEST_FIELDS, **fields})  # type: ignore[arg-type]
+        write_spans(prefix, documents, **{**MANIFEST_FIELDS, **fields})  # type: ignore[arg-type]
         return str(prefix)
 
     return make

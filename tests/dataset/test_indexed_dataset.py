@@ -14,8 +14,8 @@ import pytest
 from megatron_agent.chat.template import Span
 from megatron_agent.dataset.indexed import ConversationDataset
 from megatron_agent.dataset.manifest import read_manifest
-from megatron_agent.dataset.writer import write_indexed_dataset
 from megatron_agent.errors import UserError
+from tests.indexed_datasets import write_spans
 
 FIELDS = {
     "vocab_size": 1000,
@@ -33,7 +33,7 @@ DOCUMENTS = [
 
 
 def write(prefix: Path, documents: Iterable[list[Span]] = DOCUMENTS, **changes: object) -> None:
-    write_indexed_dataset(prefix, documents, **{**FIELDS, **changes})  # type: ignore[arg-type]
+    write_spans(prefix, documents, **{**FIELDS, **changes})  # type: ignore[arg-type]
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_round_trip(tmp_path: Path) -> None:
         yield from DOCUMENTS
         dropped["too long"] = 2  # counted while streaming, must still reach the manifest
 
-    manifest = write_indexed_dataset(
+    manifest = write_spans(
         tmp_path / "x", documents(), **FIELDS, dropped=dropped, repaired={"trim": 1}, source={"a.jsonl": "f" * 64}
     )
     assert (manifest.num_documents, manifest.num_tokens, manifest.num_trained_tokens) == (3, 20, 9)
@@ -199,7 +199,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 def test_a_prefix_needs_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="expected a path that ends in a name"):
-        write_indexed_dataset(prefix, DOCUMENTS, **FIELDS)  # type: ignore[arg-type]
+        write_spans(prefix, DOCUMENTS, **FIELDS)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="expected a path that ends in a name"):
         ConversationDataset(prefix)
     assert not list(tmp_path.iterdir())

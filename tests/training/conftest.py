@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from megatron_agent.chat.template import Span
-from megatron_agent.dataset.writer import write_indexed_dataset
+from tests.indexed_datasets import write_spans
 
 VOCAB_SIZE = 301  # padded to 384: padding must not leak into the loss or the export
 SEQ_LENGTH = 64
@@ -39,7 +39,7 @@ def write_documents(prefix: Path, count: int, seed: int) -> None:
             for i, n in enumerate(lengths)
         ]
 
-    write_indexed_dataset(
+    write_spans(
         prefix,
         [spans() for _ in range(count)],
         vocab_size=VOCAB_SIZE,
