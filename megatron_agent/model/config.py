@@ -1,7 +1,7 @@
-"""What a Llama model is (sizes) and how it is laid over ranks. No torch import: readable from `--help`."""
+"""What a Llama model is: its sizes. No torch import: readable from `--help`."""
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,17 @@ PRESETS: dict[str, LlamaConfig] = {
         num_key_value_heads=8,
     ),
     "llama-3-8b": _LLAMA_3_8B,
+    "llama-3.1-8b": replace(
+        _LLAMA_3_8B,
+        rope_scaling={
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+        max_position_embeddings=131072,
+    ),
     "llama-3-70b": replace(
         _LLAMA_3_8B, hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64
     ),
@@ -201,63 +212,9 @@ def load_llama_config(name_or_path: str | Path) -> LlamaConfig:
     return LlamaConfig.from_hf(name_or_path)
 
 
-@dataclass
-class ParallelConfig:
-    """How the model is divided over ranks; whatever is left of the world size becomes data parallelism."""
-
-    tensor_model_parallel_size: int = 1
-    """Ranks that share each layer's weights; divides heads, key/value heads and the vocabulary."""
-    pipeline_model_parallel_size: int = 1
-    """Ranks that share the layers, in order; divides the number of layers."""
-    sequence_parallel: bool = False
-    """Divide norms and dropouts along the sequence too (saves activations; needs tensor parallelism)."""
-
-
 def padded_vocab_size(vocab_size: int) -> int:
     """Return `vocab_size` rounded up to a multiple of 128.
 
     The multiple does not depend on the tensor parallelism, so that a checkpoint fits every layout.
     """
     return -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-
-
-def check_layout(llama: LlamaConfig, parallel: ParallelConfig, world_size: int, seq_length: int | None = None) -> int:
-    """Return the data-parallel size of this layout; `UserError` naming every flag that does not fit.
-
-    `seq_length` is the length of a packed row in tokens; given, it is checked against sequence parallelism too.
-    """
-    tp, pp = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
-    problems = [
-        f"{field.name}: expected a whole number of 1 or more, got {value!r}"
-        for field in fields(parallel)
-        if field.name.endswith("_size") and (isinstance(value := getattr(parallel, field.name), bool) or value < 1)
-    ]
-    if problems:
-        raise UserError("this layout is impossible:\n  " + "\n  ".join(problems))
-    divisible = (
-        ("num_attention_heads", llama.num_attention_heads),
-        ("num_key_value_heads", llama.num_key_value_heads),
-        ("intermediate_size", llama.intermediate_size),
-        ("padded vocabulary", padded_vocab_size(llama.vocab_size)),
-    )
-    problems += [
-        f"tensor_model_parallel_size={tp} does not divide {name}={size}" for name, size in divisible if size % tp
-    ]
-    if llama.num_hidden_layers % pp:
-        problems.append(
-            f"pipeline_model_parallel_size={pp} does not divide num_hidden_layers={llama.num_hidden_layers}"
-        )
-    if world_size % (tp * pp):
-        problems.append(
-            f"world size {world_size} (torchrun --nproc-per-node x nodes) is not a multiple of "
-            f"tensor_model_parallel_size x pipeline_model_parallel_size = {tp} x {pp} = {tp * pp}"
-        )
-    if parallel.sequence_parallel and tp == 1:
-        problems.append("sequence_parallel=true needs tensor_model_parallel_size > 1, got 1")
-    if parallel.sequence_parallel and seq_length is not None and seq_length % tp:
-        problems.append(
-            f"sequence_parallel=true divides each row over {tp} ranks, which do not divide seq_length={seq_length}"
-        )
-    if problems:
-        raise UserError("this layout does not fit the model:\n  " + "\n  ".join(problems))
-    return world_size // (tp * pp)

@@ -1,7 +1,6 @@
-"""Every setting of a training run: dataclasses, one YAML file, command-line overrides.
+"""Every setting of a training run: dataclasses (`sections.py`), one YAML file, command-line overrides.
 
-The text under each field is its help on the command line. Field names are Megatron's own argument names
-where Megatron has one. Nothing here imports torch, so `--help` answers at once.
+Nothing here imports torch, so `--help` answers at once.
 """
 
 import dataclasses
@@ -10,86 +9,26 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from megatron_agent.configuration import config_parser
 from megatron_agent.dataset.config import DataConfig
 from megatron_agent.errors import UserError
-from megatron_agent.model.config import ParallelConfig
+from megatron_agent.model.config import LlamaConfig
+from megatron_agent.model.kernels import KernelConfig
+from megatron_agent.model.layout import ParallelConfig, layers_per_stage
+from megatron_agent.model.lora_config import LoraConfig
+from megatron_agent.training.sections import (
+    CheckpointSection,
+    ModelSection,
+    OptimizerSection,
+    ReliabilitySection,
+    TelemetrySection,
+    TrainingSection,
+)
 
-
-@dataclass
-class ModelSection:
-    """What is trained."""
-
-    checkpoint: str | None = None
-    """Megatron checkpoint to start from, as written by `python -m checkpoints_convert.hf_to_megatron`."""
-    config: str | None = None
-    """Instead of `checkpoint`: a preset name or a folder with config.json, trained from random weights."""
-
-
-@dataclass
-class TrainingSection:
-    """The loop. The defaults are the paper's (AgentTuning, appendix A)."""
-
-    output_dir: str = "runs/train"
-    """Folder for checkpoints/, metrics.jsonl, validation.jsonl and tensorboard/. A run that finds a complete
-    checkpoint of its own here resumes from it."""
-    train_iters: int = 2000
-    """Optimizer steps."""
-    global_batch_size: int = 64
-    """Packed rows per optimizer step, over all data-parallel ranks."""
-    micro_batch_size: int = 1
-    """Packed rows per forward pass on one data-parallel rank."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Parameter and activation type; gradients are reduced and the optimizer works in fp32 either way."""
-    hidden_dropout: float = 0.05
-    """Dropout after attention and MLP."""
-    attention_dropout: float = 0.0
-    """Dropout on attention probabilities."""
-    recompute_granularity: Literal["full", "selective"] | None = None
-    """Recompute activations in the backward pass: whole layers, attention only, or nothing."""
-    seed: int = 1234
-    """Seed of weights and dropout; the order of the data has its own, data.seed."""
-    log_interval: int = 1
-    """Steps between console lines; metrics.jsonl has every step."""
-    eval_interval: int = 100
-    """Steps between evaluations on the held-out conversations; also before the first step and after the last.
-    0 switches evaluation off."""
-
-
-@dataclass
-class OptimizerSection:
-    """AdamW, linear warm-up, cosine decay. The defaults are the paper's for 7B and 13B; 70B uses lr 1e-5."""
-
-    lr: float = 5e-5
-    """Peak learning rate."""
-    min_lr: float = 0.0
-    """Learning rate after the decay (not published; 0 is our choice)."""
-    lr_warmup_fraction: float = 0.02
-    """Share of train_iters spent on linear warm-up."""
-    lr_decay_fraction: float = 0.9
-    """Share of train_iters after which the cosine has reached min_lr (the paper's "decay ratio")."""
-    weight_decay: float = 0.1
-    """Decoupled weight decay; not applied to norms."""
-    adam_beta1: float = 0.9
-    """Decay of the first moment."""
-    adam_beta2: float = 0.95
-    """Decay of the second moment."""
-    adam_eps: float = 1e-8
-    """Added to the denominator."""
-    clip_grad: float = 1.0
-    """Largest global L2 norm of the gradient; 0 switches clipping off."""
-
-
-@dataclass
-class CheckpointSection:
-    """When to write checkpoints. The last step is always written."""
-
-    save_interval: int = 200
-    """Steps between checkpoints."""
-    keep_last: int = 2
-    """Complete checkpoints kept; older ones are removed after a newer one is in place. 0 keeps all."""
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 
 @dataclass
@@ -102,6 +41,10 @@ class TrainConfig:
     training: TrainingSection = field(default_factory=TrainingSection)
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
+    kernels: KernelConfig = field(default_factory=KernelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    reliability: ReliabilitySection = field(default_factory=ReliabilitySection)
+    telemetry: TelemetrySection = field(default_factory=TelemetrySection)
 
     @property
     def num_rows(self) -> int:
@@ -120,12 +63,32 @@ class TrainConfig:
                 "exactly one of --model.checkpoint (start from converted weights) and --model.config "
                 f"(random weights) is needed; got checkpoint={self.model.checkpoint!r}, config={self.model.config!r}"
             )
+        self.lora.check()
+        if self.lora.r and self.model.checkpoint is None:
+            raise UserError(
+                f"--lora.r {self.lora.r} trains adapters beside weights that stay as they are: it needs "
+                "--model.checkpoint, not --model.config (random weights)"
+            )
         self.data.check()
         training, optimizer, checkpoint = self.training, self.optimizer, self.checkpoint
-        _check_at_least("training", training, 1, "train_iters", "global_batch_size", "micro_batch_size", "log_interval")
+        _check_at_least("training", training, 1, "train_iters", "global_batch_size", "micro_batch_size")
+        _check_at_least("training", training, 1, "recompute_num_layers")
         _check_at_least("training", training, 0, "eval_interval")
-        _check_at_least("checkpoint", checkpoint, 1, "save_interval")
-        _check_at_least("checkpoint", checkpoint, 0, "keep_last")
+        _check_at_least("checkpoint", checkpoint, 0, "save_interval", "keep_last", "keep_best")
+        if checkpoint.keep_best and not training.eval_interval:
+            raise UserError(
+                f"--checkpoint.keep_best {checkpoint.keep_best} needs held-out losses, --training.eval_interval is 0"
+            )
+        _check_at_least("reliability", self.reliability, 1, "max_skipped_steps")
+        _check_at_least("reliability", self.reliability, 0, "loss_spike_factor", "hang_timeout_in_mins")
+        _check_at_least("reliability", self.reliability, 0, "check_weight_hash_across_dp_replicas_interval")
+        if self.reliability.exit_duration_in_mins is not None:
+            _check_at_least("reliability", self.reliability, 0, "exit_duration_in_mins")
+        _check_at_least("telemetry", self.telemetry, 1, "log_interval")
+        if self.telemetry.peak_tflops is not None and not 0 < self.telemetry.peak_tflops < math.inf:
+            raise UserError(
+                f"--telemetry.peak_tflops must be greater than 0 and finite, got {self.telemetry.peak_tflops}"
+            )
         _check_at_least("optimizer", optimizer, 0, "lr", "min_lr", "weight_decay", "adam_eps", "clip_grad")
         _check_fraction("training", training, "hidden_dropout", "attention_dropout", one=False)
         _check_fraction("optimizer", optimizer, "lr_warmup_fraction", "lr_decay_fraction")
@@ -149,7 +112,33 @@ class TrainConfig:
                 f"--training.micro_batch_size ({self.training.micro_batch_size}) x data-parallel size "
                 f"({data_parallel_size}) = {rows_per_pass}"
             )
-        return self.training.global_batch_size // rows_per_pass
+        num_microbatches = self.training.global_batch_size // rows_per_pass
+        pipeline, virtual = (
+            self.parallel.pipeline_model_parallel_size,
+            self.parallel.virtual_pipeline_model_parallel_size,
+        )
+        if virtual is not None and num_microbatches % pipeline:
+            raise UserError(
+                f"--parallel.virtual_pipeline_model_parallel_size {virtual} needs a number of micro-batches that is a "
+                f"multiple of --parallel.pipeline_model_parallel_size ({pipeline}), got {num_microbatches} = "
+                "--training.global_batch_size / (--training.micro_batch_size x data-parallel size)"
+            )
+        return num_microbatches
+
+    def check_recompute(self, llama: LlamaConfig) -> None:
+        """Refuse groups of recomputed layers that do not divide the layers of every (virtual) pipeline stage.
+
+        Megatron-core's uniform recomputation runs past the last layer otherwise. The layout must fit the model.
+        """
+        training, virtual = self.training, self.parallel.virtual_pipeline_model_parallel_size or 1
+        if training.recompute_granularity != "full":
+            return
+        for layers in layers_per_stage(llama.num_hidden_layers, self.parallel):
+            if (layers // virtual) % training.recompute_num_layers:
+                raise UserError(
+                    f"--training.recompute_num_layers ({training.recompute_num_layers}) must divide the "
+                    f"{layers // virtual} layers of a {'virtual ' if virtual > 1 else ''}pipeline stage"
+                )
 
 
 def _check_at_least(section: str, values: Any, minimum: int, *names: str) -> None:
@@ -171,15 +160,28 @@ def parse_config(arguments: Sequence[str] | None = None) -> TrainConfig:
 
     Unknown keys and values of the wrong type are :class:`UserError`s that name the key.
     """
-    import jsonargparse
-
-    parser = config_parser(
+    parser = training_parser(
         prog="python -m megatron_agent.train",
         description=f"{TrainConfig.__doc__} One process trains on one GPU, or on the CPU where there is "
         "none; start more with `torchrun --nproc-per-node N -m megatron_agent.train --config C.yaml`.",
     )
+    config, _ = parse_sections(parser, arguments)
+    config.check()
+    return config
+
+
+def training_parser(prog: str, description: str) -> "ArgumentParser":
+    """Return a parser of a training configuration, to which a command may add arguments of its own."""
+    parser = config_parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file with the sections below.")
     parser.add_class_arguments(TrainConfig, nested_key=None, fail_untyped=True)
+    return parser
+
+
+def parse_sections(parser: "ArgumentParser", arguments: Sequence[str] | None) -> tuple[TrainConfig, dict[str, Any]]:
+    """Return the configuration, not yet checked, and the values of all arguments by name."""
+    import jsonargparse
+
     try:
         namespace = parser.parse_args(arguments)
         values = parser.instantiate(namespace)
@@ -188,9 +190,7 @@ def parse_config(arguments: Sequence[str] | None = None) -> TrainConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"configuration: {error}") from error
     sections = {section.name: values[section.name] for section in dataclasses.fields(TrainConfig)}
-    config = TrainConfig(**sections)
-    config.check()
-    return config
+    return TrainConfig(**sections), vars(values)
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -199,5 +199,20 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def world_size_from_environment() -> int:
-    """Number of ranks torchrun or srun started (1 without them)."""
+    """Number of ranks as torchrun sets it (1 without).
+
+    Raises :class:`UserError` for a task of srun without the variables: each would train alone, into one folder.
+    """
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # srun sets it, a batch script has none
+    if tasks > 1 and "WORLD_SIZE" not in os.environ:
+        raise UserError(
+            f"srun started {tasks} tasks without WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT: export "
+            "WORLD_SIZE=$SLURM_STEP_NUM_TASKS RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID in each task, and the "
+            "address of the first node in all; or start torchrun once a node"
+        )
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank_from_environment() -> int:
+    """Rank of this process as torchrun sets it (0 without)."""
+    return int(os.environ.get("RANK", "0"))

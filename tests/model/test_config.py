@@ -11,11 +11,10 @@ from megatron_agent.errors import UserError
 from megatron_agent.model.config import (
     PRESETS,
     LlamaConfig,
-    ParallelConfig,
-    check_layout,
     load_llama_config,
     padded_vocab_size,
 )
+from megatron_agent.model.layout import ParallelConfig, check_layout, layers_per_stage
 from tests.model.tiny import LLAMA3_ROPE, VARIANTS
 
 BASE = {
@@ -137,6 +136,22 @@ def test_layouts_that_fit() -> None:
     assert check_layout(config, ParallelConfig(8, 1, True), 8, seq_length=4096) == 1
 
 
+@pytest.mark.parametrize(
+    ("parallel", "expected"),
+    [
+        (ParallelConfig(1, 4), [20, 20, 20, 20]),
+        (ParallelConfig(1, 4, num_layers_in_first_pipeline_stage=17), [17, 21, 21, 21]),
+        (
+            ParallelConfig(1, 4, num_layers_in_first_pipeline_stage=19, num_layers_in_last_pipeline_stage=17),
+            [19, 22, 22, 17],
+        ),
+    ],
+)
+def test_layers_of_the_pipeline_ranks(parallel: ParallelConfig, expected: list[int]) -> None:
+    check_layout(PRESETS["llama-2-70b"], parallel, 4)
+    assert layers_per_stage(80, parallel) == expected
+
+
 def test_rows_that_sequence_parallelism_cannot_divide() -> None:
     with pytest.raises(UserError, match="divides each row over 8 ranks, which do not divide seq_length=4090"):
         check_layout(PRESETS["llama-2-70b"], ParallelConfig(8, 1, True), 8, seq_length=4090)
@@ -151,6 +166,16 @@ def test_rows_that_sequence_parallelism_cannot_divide() -> None:
         (ParallelConfig(4, 2), 12, ["world size 12", "4 x 2 = 8"]),
         (ParallelConfig(1, 1, True), 1, ["sequence_parallel=true needs tensor_model_parallel_size > 1"]),
         (ParallelConfig(0), 1, ["tensor_model_parallel_size", "1 or more, got 0"]),
+        (ParallelConfig(4, context_parallel_size=2), 12, ["context_parallel_size = 4 x 1 x 2 = 8"]),
+        (ParallelConfig(virtual_pipeline_model_parallel_size=2), 1, ["needs pipeline_model_parallel_size > 1"]),
+        (ParallelConfig(num_layers_in_first_pipeline_stage=2), 1, ["num_layers_in_first_pipeline_stage=2 needs"]),
+        (ParallelConfig(1, 4, virtual_pipeline_model_parallel_size=3), 4, ["=3 does not divide the 20 layers"]),
+        (ParallelConfig(1, 4, num_layers_in_first_pipeline_stage=18), 4, ["leave 62 of num_hidden_layers=80 to 3"]),
+        (
+            ParallelConfig(1, 2, num_layers_in_first_pipeline_stage=39, num_layers_in_last_pipeline_stage=40),
+            2,
+            ["leave 1 of num_hidden_layers=80 to 0"],
+        ),
         (ParallelConfig(3, 3, False), 4, ["num_attention_heads", "num_hidden_layers", "world size 4"]),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from megatron_agent.errors import UserError
-from megatron_agent.training.config import parse_config
+from megatron_agent.training.config import parse_config, world_size_from_environment
 
 SOURCES = ["--data.agent", "[{name: a, prefix: p}]", "--data.eta", "1"]
 MODEL = ["--model.config", "llama-2-7b"]
@@ -56,7 +56,10 @@ def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
         ([*MODEL, *SOURCES, "--optimizer.lr_warmup_fraction", "0.95"], "--optimizer.lr_decay_fraction"),
         ([*MODEL, *SOURCES, "--data.eta", "1.5"], "data.eta"),
         ([*MODEL, "--data.eta", "0.2"], "data.agent"),
-        ([*MODEL, *SOURCES, "--checkpoint.save_interval", "0"], "--checkpoint.save_interval"),
+        ([*MODEL, *SOURCES, "--checkpoint.save_interval", "-1"], "--checkpoint.save_interval"),
+        ([*MODEL, *SOURCES, "--lora.r", "-1"], "--lora.r must be at least 0"),
+        ([*MODEL, *SOURCES, "--lora.target_modules", "[q_proj]"], "--lora.target_modules must name one or more of"),
+        (["--model.config", "llama-2-7b", *SOURCES, "--lora.r", "8"], "needs --model.checkpoint"),
         (["--config", "no/such.yaml"], "no/such.yaml"),
     ],
 )
@@ -104,3 +107,13 @@ def test_the_command_refuses_before_any_work(
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_tasks_of_srun_without_ranks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would be a world of its own, writing into one folder."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "16")
+    with pytest.raises(UserError, match="srun started 16 tasks without WORLD_SIZE"):
+        world_size_from_environment()
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    assert world_size_from_environment() == 16
