@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from checkpoints_convert import mapping
+from checkpoints_convert import lora, mapping
 from megatron_agent.errors import UserError
 from megatron_agent.model import checkpoint_folder
-from megatron_agent.model.config import LlamaConfig, ParallelConfig
+from megatron_agent.model.config import LlamaConfig
+from megatron_agent.model.layout import ParallelConfig
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,8 @@ def verify(hf: str | Path, megatron: str | Path, *, text: str = TEXT, logits: bo
     """
     folder = checkpoint_folder.resolve_checkpoint(megatron)
     checkpoint_folder.verify_checkpoint(folder)
+    if lora.read_lora(folder) is not None:
+        raise UserError(f"{folder} holds LoRA adapters, no whole model; compare its base checkpoint, or its export")
     tensors, different = compare_tensors(hf, folder)
     if not logits:
         return Result(tensors, different, None, 0)

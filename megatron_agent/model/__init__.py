@@ -3,7 +3,7 @@
 import warnings
 
 # megatron-core says on every import and on every rank that these optional GPU packages are absent; which parts are used
-# in their place is printed once, by name, when training starts (layer_specs.layer_spec_name).
+# in their place is printed once, by name, when training starts (kernels.resolve_kernels).
 for _message in (
     "Transformer Engine and Apex are not installed",
     "Apex is not installed",

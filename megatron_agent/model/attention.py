@@ -16,17 +16,19 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 
-def packed_seq_params(cu_seqlens: Tensor) -> PackedSeqParams:
+def packed_seq_params(cu_seqlens: Tensor, device: torch.device | str = "cpu") -> PackedSeqParams:
     """Describe a packed sequence of `t` tokens whose segments start at `cu_seqlens` = `[0, ..., t]` (int32).
 
     `max_seqlen` is measured here and never taken as the row length: megatron-core 0.16.1's rotary embedding reads
     `max_seqlen == t` as "positions run on over all segments" (`rope_utils._apply_rotary_pos_emb_thd`).
-    Raises ValueError unless `cu_seqlens` rises strictly from 0. Pass it on the device of the model.
+    `cu_seqlens` is on the CPU, where it can be read without waiting, and goes to `device`, the model's. Raises
+    ValueError unless it rises strictly from 0.
     """
     bounds = cu_seqlens.tolist()
     lengths = [end - start for start, end in itertools.pairwise(bounds)]
     if not lengths or bounds[0] != 0 or min(lengths) <= 0:
         raise ValueError(f"cu_seqlens must rise strictly from 0, got {bounds}")
+    cu_seqlens = cu_seqlens.to(device, non_blocking=True)
     return PackedSeqParams(
         qkv_format="thd",
         cu_seqlens_q=cu_seqlens,

@@ -3,6 +3,7 @@
 megatron-core 0.16.1 writes `device="cuda"` and calls `torch.cuda.*` in its schedules, optimizers, random
 state tracker and checkpoints. `install()` replaces just those entry points by their CPU meaning, so that the same
 training code runs tensor, pipeline and data parallelism on any machine. It refuses to act where CUDA is present.
+It also puts CPU forms of SwiGLU, rotary positions and bf16 products where the GPU has fused kernels.
 """
 
 import contextlib
@@ -113,6 +114,21 @@ def install() -> None:
     logging.getLogger(tensor_parallel_random.__name__).addFilter(
         lambda record: "CPU RNG state changed" not in record.getMessage()
     )
+    _install_kernels()
     mode = _CudaToCpu()
     mode.__enter__()
     _installed.append(mode)
+
+
+def _install_kernels() -> None:
+    from megatron.core.models.common.embeddings import rope_utils
+    from megatron.core.transformer import mlp
+
+    from megatron_agent.model import cpu_products
+    from megatron_agent.model.rotary import apply_rotary_thd
+    from megatron_agent.model.swiglu import swiglu
+
+    mlp.bias_swiglu_impl = swiglu
+    rope_utils._apply_rotary_pos_emb_thd = apply_rotary_thd
+    if cpu_products.lacks_bf16_units():
+        cpu_products.install()

@@ -1,6 +1,5 @@
 """Which modules a transformer layer is made of: Transformer Engine's on GPUs, our own elsewhere."""
 
-import torch
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
 from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
@@ -13,18 +12,6 @@ from megatron.core.transformer.transformer_layer import TransformerLayer, Transf
 
 from megatron_agent.model.attention import SegmentedAttention
 from megatron_agent.model.norm import RMSNorm
-
-
-def layer_spec_name(params_dtype: torch.dtype) -> str:
-    """Return `"transformer_engine"` where it can be used, else `"local"`.
-
-    It needs CUDA, a working installation, and 16-bit weights: its packed attention has no fp32 kernel.
-    """
-    from megatron.core.extensions.transformer_engine import HAVE_TE
-
-    if torch.cuda.is_available() and HAVE_TE and params_dtype != torch.float32:
-        return "transformer_engine"
-    return "local"
 
 
 def local_layer_spec() -> ModuleSpec:
@@ -60,13 +47,13 @@ def local_layer_spec() -> ModuleSpec:
     )
 
 
-def block_spec(config: TransformerConfig, name: str) -> TransformerBlockSubmodules:
-    """Return the layers of this pipeline stage and the final norm, for the spec called `name`."""
-    if name == "transformer_engine":
+def block_spec(config: TransformerConfig, vp_stage: int | None = None) -> TransformerBlockSubmodules:
+    """Return the layers of this (virtual) pipeline stage and the final norm, made as `config.transformer_impl` says."""
+    if config.transformer_impl == "transformer_engine":
         from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
 
-        return get_gpt_decoder_block_spec(config, use_transformer_engine=True)
+        return get_gpt_decoder_block_spec(config, use_transformer_engine=True, vp_stage=vp_stage)
     from megatron.core.transformer.transformer_block import get_num_layers_to_build
 
-    layers = [local_layer_spec() for _ in range(get_num_layers_to_build(config))]
+    layers = [local_layer_spec() for _ in range(get_num_layers_to_build(config, vp_stage=vp_stage))]
     return TransformerBlockSubmodules(layer_specs=layers, layer_norm=RMSNorm)

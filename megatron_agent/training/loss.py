@@ -41,6 +41,7 @@ def forward_step(
         batch.position_ids,
         attention_mask=None,
         labels=batch.labels,
+        trained_positions=batch.trained_positions,
         packed_seq_params=batch.packed_seq_params,
     )
     return output, partial(masked_loss_sum, num_sources, batch)
@@ -55,7 +56,8 @@ def reduce_reports(reports: list[torch.Tensor], num_sources: int, device: torch.
 
     if reports:
         total = torch.stack(reports).sum(dim=0)
-        torch.distributed.all_reduce(total, group=parallel_state.get_data_parallel_group())
+        group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+        torch.distributed.all_reduce(total, group=group)
     else:
         total = torch.zeros(num_sources, 2, dtype=torch.float64, device=device)
     if parallel_state.get_pipeline_model_parallel_world_size() > 1:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_agent.model.config import LlamaConfig, ParallelConfig
+from megatron_agent.model.config import LlamaConfig
+from megatron_agent.model.layout import ParallelConfig
 
 
 @pytest.fixture(scope="session")

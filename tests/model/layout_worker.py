@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from megatron_agent.model.config import LlamaConfig, ParallelConfig
+from megatron_agent.model.config import LlamaConfig
+from megatron_agent.model.layout import ParallelConfig
 from megatron_agent.model.parallel import destroy_model_parallel, initialize_model_parallel
 from tests.model.tiny import random_ids
 

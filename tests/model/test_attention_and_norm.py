@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from megatron_agent.model.config import ParallelConfig
+from megatron_agent.model.layout import ParallelConfig
 from tests.model.tiny import LLAMA3_ROPE
 
 
@@ -35,6 +35,24 @@ def test_rms_norm_has_the_bits_of_hugging_face(dtype: torch.dtype, single_rank: 
     theirs.weight.data.copy_(ours.weight.data)
     x = torch.randn(5, 2, 64).to(dtype) * 3
     assert torch.equal(ours(x), theirs(x))
+
+
+def test_rms_norm_has_the_gradients_of_autograd(single_rank: None) -> None:
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    from megatron_agent.model.norm import RMSNorm
+
+    torch.manual_seed(0)
+    ours, theirs = RMSNorm(settings(), 64, eps=1e-5), LlamaRMSNorm(64, eps=1e-5)
+    ours.weight.data.uniform_(0.5, 1.5)
+    theirs.weight.data.copy_(ours.weight.data)
+    x, gradient = torch.randn(5, 2, 64, requires_grad=True), torch.randn(5, 2, 64)
+    for got, expected in zip(
+        torch.autograd.grad(ours(x), (x, ours.weight), gradient),
+        torch.autograd.grad(theirs(x), (x, theirs.weight), gradient),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected)
 
 
 def test_norm_weights_are_marked_for_sequence_parallelism(single_rank: None) -> None:

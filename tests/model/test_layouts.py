@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_agent.model.config import ParallelConfig
+from megatron_agent.model.layout import ParallelConfig
 from tests.distributed import run_distributed
 from tests.model.layout_worker import measure
 from tests.model.tiny import save_tiny_llama
