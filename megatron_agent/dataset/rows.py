@@ -93,6 +93,16 @@ class PackedRows:
             raise UserError(f"row {i} asked for, expected 0 to {self.num_rows - 1:,} (train_iters * global_batch_size)")
         return self._build(*self.plan.row(i))
 
+    def lengths_of_rows(self, start: int, stop: int) -> IntArray:
+        """Return the lengths of all conversations in rows `start` to `stop - 1`, from the index: no token is read."""
+        inside = slice(self.plan.offsets[start], self.plan.offsets[stop])
+        sources, documents = self.plan.sources[inside], self.plan.documents[inside]
+        lengths = np.empty(len(sources), dtype=np.int64)
+        for number, dataset in enumerate(self.datasets):
+            chosen = sources == number
+            lengths[chosen] = dataset.lengths[documents[chosen]]
+        return lengths
+
     def validation_rows(self, source_name: str) -> list[PackedRow]:
         """Return all held-out conversations of a source, packed; none of them is ever in a training row."""
         if source_name not in self.validation_documents:

@@ -87,6 +87,13 @@ def test_rows_are_the_planned_documents(config: DataConfig) -> None:
         rows.row(100)
 
 
+def test_lengths_of_rows_are_those_of_the_rows(config: DataConfig) -> None:
+    rows = PackedRows(config, 20)
+    built = [np.diff(row.cu_seqlens)[row.segment_sources >= 0] for row in map(rows.row, range(4, 9))]
+    assert rows.lengths_of_rows(4, 9).tolist() == np.concatenate(built).tolist()
+    assert rows.lengths_of_rows(20, 20).tolist() == []
+
+
 def test_validation_rows_hold_what_training_never_sees(config: DataConfig) -> None:
     rows = PackedRows(config, 300)
     drawn = {(s, d) for number in range(300) for s, d in zip(*(p.tolist() for p in rows.plan.row(number)), strict=True)}
