@@ -13,12 +13,17 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from megatron_agent.errors import UserError
 from megatron_agent.files import atomic_write, fsync_directory, read_json_object, sha256_file
+from megatron_agent.model.collective import barrier, gather, on_rank_0, raised_on_all, rank, world_size
+
+FileEntries = dict[str, dict[str, Any]]  # by file name: size and sha256
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -51,36 +56,42 @@ def begin_checkpoint(root: str | Path, iteration: int) -> Path:
     """
     root = Path(root)
     temporary = root / f".{iteration_folder(iteration)}.tmp"
-    if _rank() == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+    def begin() -> None:
+        if temporary.exists():
+            _remove_hidden(_hide(temporary))
         temporary.mkdir(parents=True)
-    _barrier()
+
+    on_rank_0(begin)
     return temporary
 
 
-def commit_checkpoint(temporary: Path, root: str | Path, iteration: int) -> Path:
+def commit_checkpoint(temporary: Path, root: str | Path, iteration: int, hashed: FileEntries | None = None) -> Path:
     """Hash and sync every file, write the manifest, rename the folder and replace the tracker; return the folder.
 
-    Collective under torch.distributed: the ranks divide the hashing. A folder of the same iteration is replaced.
+    Collective under torch.distributed: the ranks divide the hashing of what is not in `hashed`, the entries of
+    files already hashed and synced by whoever wrote them. A folder of the same iteration is replaced.
     """
     root = Path(root)
     final = root / iteration_folder(iteration)
-    _barrier()  # every rank has finished writing
-    entries = _hash_divided(temporary, list(_files(temporary)))
-    if _rank() == 0:
+    barrier()  # every rank has finished writing
+    entries = dict(hashed or {})
+    names = on_rank_0(lambda: list(_files(temporary)))  # over a network, ranks may not see the same list yet
+    entries |= _hash_divided(temporary, [name for name in names if name not in entries])
+
+    def commit() -> None:
         write_json(temporary / MANIFEST, {**_versions(), "iteration": iteration, "files": entries})
         for folder in {path.parent for path in temporary.rglob("*")}:
             fsync_directory(folder)
-        replaced = root / f".{iteration_folder(iteration)}.replaced.tmp"
-        if final.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
-            os.rename(final, replaced)
+        replaced = _hide(final) if final.exists() else None
         os.rename(temporary, final)
         fsync_directory(root)
-        shutil.rmtree(replaced, ignore_errors=True)
+        if replaced is not None:
+            _remove_hidden(replaced)
         with atomic_write(root / TRACKER) as handle:
             handle.write(str(iteration))
-    _barrier()
+
+    on_rank_0(commit)
     return final
 
 
@@ -104,16 +115,44 @@ def complete_checkpoints(root: str | Path) -> list[Path]:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove a checkpoint; out of sight first, so that an interrupted removal leaves nothing that looks complete."""
-    hidden = folder.with_name(f".{folder.name}.removed.tmp")
-    folder.rename(hidden)
-    shutil.rmtree(hidden)
+    """Remove a checkpoint; out of sight first, so that an interrupted removal leaves nothing that looks complete.
+
+    What cannot be removed is told in a line on stderr and stays: it costs room, nothing else.
+    """
+    try:
+        hidden = _hide(folder)
+    except OSError as error:
+        _warn_not_removed(folder, error)
+    else:
+        _remove_hidden(hidden)
 
 
 def remove_leftovers(root: str | Path) -> None:
-    """Remove what interrupted saves and removals left below `root`. Only while nobody else writes there."""
+    """Remove what interrupted saves and removals left below `root`. Only while nobody else writes there.
+
+    What cannot be removed is told in a line on stderr and stays.
+    """
     for path in Path(root).glob(".iter_*.tmp"):
-        shutil.rmtree(path)
+        _remove_hidden(path)
+
+
+def _hide(folder: Path) -> Path:
+    """Rename a folder to a name that no checkpoint has, and that nothing left from before has either."""
+    hidden = tempfile.mkdtemp(prefix=f".{folder.name.removeprefix('.')}.", suffix=".tmp", dir=folder.parent)
+    os.rename(folder, hidden)  # onto an empty folder
+    return Path(hidden)
+
+
+def _remove_hidden(folder: Path) -> None:
+    """Remove a folder; what stays of it (on NFS, files that a process has open) is no reason to stop a run."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        _warn_not_removed(folder, error)
+
+
+def _warn_not_removed(folder: Path, error: OSError) -> None:
+    print(f"warning: {folder} could not be removed ({error}); remove it by hand", file=sys.stderr, flush=True)
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
@@ -136,12 +175,30 @@ def verify_checkpoint(path: str | Path, *, collective: bool = False) -> None:
     With `collective=True` the ranks divide the hashing and all raise the same error; every rank must call.
     """
     path = Path(path)
+    if collective:
+        recorded = on_rank_0(lambda: _recorded_files(path))
+        raised_on_all(lambda: _check_sizes(path, recorded))  # before the hashing, which all ranks enter or none
+        hashes = _hash_divided(path, sorted(recorded))
+    else:
+        recorded = _recorded_files(path)
+        _check_sizes(path, recorded)
+        hashes = hash_files(path, recorded)
+    altered = [f"{name}: altered (SHA-256 differs)" for name in recorded if hashes[name] != recorded[name]]
+    _raise_if_damaged(path, altered)
+
+
+def _recorded_files(path: Path) -> FileEntries:
+    """Return what a checkpoint's manifest says of its files."""
     manifest = read_json(path / MANIFEST)
     if manifest.get("format_version") != FORMAT_VERSION or not isinstance(manifest.get("files"), dict):
         raise UserError(
             f"{path / MANIFEST}: expected checkpoint format {FORMAT_VERSION}, got {manifest.get('format_version')!r}"
         )
-    recorded: dict[str, dict[str, Any]] = manifest["files"]
+    recorded: FileEntries = manifest["files"]
+    return recorded
+
+
+def _check_sizes(path: Path, recorded: FileEntries) -> None:
     problems = []
     for name, entry in recorded.items():
         file = path / name
@@ -149,9 +206,10 @@ def verify_checkpoint(path: str | Path, *, collective: bool = False) -> None:
             problems.append(f"{name}: missing")
         elif file.stat().st_size != entry["size"]:
             problems.append(f"{name}: expected {entry['size']} bytes, got {file.stat().st_size} (cut short?)")
-    if not problems:
-        hashes = _hash_divided(path, sorted(recorded), collective=collective)
-        problems = [f"{name}: altered (SHA-256 differs)" for name in recorded if hashes[name] != recorded[name]]
+    _raise_if_damaged(path, problems)
+
+
+def _raise_if_damaged(path: Path, problems: list[str]) -> None:
     if problems:
         raise UserError(
             f"checkpoint {path} is damaged:\n  " + "\n  ".join(problems) + "\n"
@@ -200,22 +258,21 @@ def _files(folder: Path) -> Iterator[str]:
     return (name for name in names if name != MANIFEST)
 
 
-def _hash_divided(folder: Path, names: list[str], *, collective: bool = True) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of `names`, each synced to disk; with `collective` the work is divided over the ranks."""
-    rank, world_size = (_rank(), _world_size()) if collective else (0, 1)
-    mine = {}
-    for name in names[rank::world_size]:
+def hash_files(folder: Path, names: Iterable[str]) -> FileEntries:
+    """Sync files of `folder` to disk and return their size and SHA-256 by name."""
+    entries = {}
+    for name in names:
         descriptor = os.open(folder / name, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
-        mine[name] = {"size": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
-    if world_size == 1:
-        return mine
-    import torch.distributed
+        entries[name] = {"size": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
+    return entries
 
-    gathered: list[dict[str, Any]] = [{} for _ in range(world_size)]
-    torch.distributed.all_gather_object(gathered, mine)
-    return {name: entry for part in gathered for name, entry in part.items()}
+
+def _hash_divided(folder: Path, names: list[str]) -> FileEntries:
+    """`hash_files`, the work divided over the ranks; an error on one is raised on all. Collective."""
+    mine = raised_on_all(lambda: hash_files(folder, names[rank() :: world_size()]))
+    return {name: entry for part in gather(mine) for name, entry in part.items()}
 
 
 def _versions() -> dict[str, Any]:
@@ -227,21 +284,3 @@ def _versions() -> dict[str, Any]:
         "megatron_core": version("megatron-core"),
         "torch": version("torch"),
     }
-
-
-def _distributed(function: Callable[[Any], Any], otherwise: Any) -> Any:
-    import torch.distributed
-
-    return function(torch.distributed) if torch.distributed.is_initialized() else otherwise
-
-
-def _rank() -> int:
-    return _distributed(lambda dist: dist.get_rank(), 0)
-
-
-def _world_size() -> int:
-    return _distributed(lambda dist: dist.get_world_size(), 1)
-
-
-def _barrier() -> None:
-    _distributed(lambda dist: dist.barrier(), None)

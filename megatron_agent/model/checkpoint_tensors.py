@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint: megatron-core's torch_dist format, read without unrestricted pickle.
+"""Read the tensors of a checkpoint: megatron-core's torch_dist format, without unrestricted pickle.
 
 Two readings of torch's checkpoint code would run any pickle: `.metadata` (plain `pickle.load`) and objects saved beside
 tensors (`torch.load(weights_only=False)`). Here `.metadata` is first read by an unpickler that knows only torch's
@@ -8,12 +8,12 @@ metadata classes, and the environment variable `TORCH_FORCE_WEIGHTS_ONLY_LOAD` h
 import contextlib
 import os
 import pickle
-import queue
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from megatron_agent.errors import UserError
+from megatron_agent.model.lora_config import is_adapter_key
 
 # Everything torch's metadata pickles refer to.
 _METADATA_CLASSES = {
@@ -32,20 +32,6 @@ _METADATA_CLASSES = {
     "torch.serialization": ("_get_layout",),
     "torch": ("Size",),
 }
-
-
-def save_tensors(sharded_state_dict: dict[str, Any], folder: Path) -> None:
-    """Save a (nested) sharded state dict into `folder`; plain values in it go to `common.pt`. Collective."""
-    from megatron.core import dist_checkpointing
-    from megatron.core.dist_checkpointing.strategies import filesystem_async
-    from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
-
-    if filesystem_async._results_queue is None:
-        # The default starts a manager process (seconds, and it re-imports the main module). Only saves that run in
-        # the background need one; this save returns when the files are written.
-        filesystem_async._results_queue = queue.Queue()
-    strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
-    dist_checkpointing.save(sharded_state_dict, str(folder), strategy)
 
 
 def load_tensors(sharded_state_dict: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -84,9 +70,13 @@ def load_model_weights(model: Any, folder: Path) -> None:
 
 
 def set_model_state(model: Any, state: dict[str, Any]) -> None:
-    """Put a loaded state (what `load_tensors` returned for `model_sharded_state_dict`) into the model."""
+    """Put a loaded state (what `load_tensors` returned for `model_sharded_state_dict`) into the model.
+
+    A state of LoRA adapters alone, or of everything but them, is whole too; the rest of the model stays as it is.
+    """
     missing, unexpected = model.load_state_dict(state, strict=False)
-    missing = [key for key in missing if not key.endswith("_extra_state")]
+    parts = {is_adapter_key(key) for key in state}
+    missing = [key for key in missing if is_adapter_key(key) in parts and not key.endswith("_extra_state")]
     if missing or unexpected:
         raise UserError(f"the checkpoint does not fit the model: missing {missing}, unexpected {unexpected}")
 

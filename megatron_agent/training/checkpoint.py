@@ -1,4 +1,4 @@
-"""Save and load a training run: weights, optimizer state, step. The folder itself is `model/checkpoint_folder.py`."""
+"""The state of a training run in a checkpoint, and its loading. `saves.py` writes it."""
 
 from pathlib import Path
 from typing import Any
@@ -6,24 +6,9 @@ from typing import Any
 import torch
 
 from megatron_agent.errors import UserError
-from megatron_agent.model.checkpoint_folder import (
-    HF_FOLDER,
-    begin_checkpoint,
-    commit_checkpoint,
-    complete_checkpoints,
-    copy_hf_files,
-    read_run_file,
-    remove_checkpoint,
-    write_json,
-    write_run_file,
-)
-from megatron_agent.model.checkpoint_tensors import (
-    load_model_weights,
-    load_tensors,
-    model_sharded_state_dict,
-    save_tensors,
-    set_model_state,
-)
+from megatron_agent.model.checkpoint_folder import read_run_file
+from megatron_agent.model.checkpoint_tensors import load_tensors, model_sharded_state_dict, set_model_state
+from megatron_agent.model.lora_config import is_adapter_key
 from megatron_agent.training.config import TrainConfig, config_to_dict
 from megatron_agent.training.model_and_optimizer import Trainer
 
@@ -37,47 +22,47 @@ SHARDING = {
 }
 
 
-def save_training_checkpoint(trainer: Trainer, config: TrainConfig, step: int, hf_folder: Path | None) -> Path:
-    """Write `checkpoints/iter_{step}`; all ranks call it. Returns the folder.
-
-    The folder appears under its name only when every file is complete and hashed. Older ones beyond `keep_last` go.
-    """
-    metadata = dict(SHARDING)  # Megatron-core adds process groups to it
-    model_state = model_sharded_state_dict(trainer.gpt_model, metadata)
-    state = {"model": model_state, "optimizer": trainer.optimizer.sharded_state_dict(model_state, metadata=metadata)}
-    temporary = begin_checkpoint(config.checkpoint_root, step)
-    save_tensors(state, temporary)
-    if torch.distributed.get_rank() == 0:
-        record = {"kind": "training", "step": step, "data_key": trainer.data_key, "config": config_to_dict(config)}
-        write_run_file(temporary, record)
-        if hf_folder is not None:
-            copy_hf_files(hf_folder, temporary / HF_FOLDER)
-        else:
-            (temporary / HF_FOLDER).mkdir()
-            write_json(temporary / HF_FOLDER / "config.json", trainer.llama.to_hf())
-    folder = commit_checkpoint(temporary, config.checkpoint_root, step)
-    if torch.distributed.get_rank() == 0 and config.checkpoint.keep_last:
-        for old in complete_checkpoints(config.checkpoint_root)[: -config.checkpoint.keep_last]:
-            remove_checkpoint(old)
-    return folder
-
-
 def load_weights(trainer: Trainer, folder: Path) -> None:
-    """Load model weights only, at this run's layout and precision, from a verified checkpoint of any layout."""
-    load_model_weights(trainer.gpt_model, folder)
+    """Load model weights only, at this run's layout and precision, from a verified checkpoint of any layout.
+
+    LoRA adapters keep their first values.
+    """
+    metadata = dict(SHARDING)
+    set_model_state_of(trainer, load_tensors(model_state_of(trainer, metadata, adapters=False), folder))
     trainer.optimizer.reload_model_params()  # the fp32 main copies follow the weights
 
 
-def load_training_checkpoint(trainer: Trainer, folder: Path) -> int:
+def load_training_checkpoint(trainer: Trainer, config: TrainConfig, folder: Path) -> int:
     """Load weights and optimizer state of a verified checkpoint of this run; return the step it was written after."""
     allocate_torch_state(trainer.optimizer)
-    metadata = dict(SHARDING)
-    model_state = model_sharded_state_dict(trainer.gpt_model, metadata)
+    metadata = dict(SHARDING)  # Megatron-core adds process groups to it
+    model_state = model_state_of(trainer, metadata, adapters=config.lora.r > 0)
     optimizer_state = trainer.optimizer.sharded_state_dict(model_state, is_loading=True, metadata=metadata)
-    loaded = load_tensors({"model": model_state, "optimizer": optimizer_state}, folder)
-    set_model_state(trainer.gpt_model, loaded["model"])
+    loaded = load_tensors({**model_state, "optimizer": optimizer_state}, folder)
+    set_model_state_of(trainer, loaded)
     load_optimizer(trainer.optimizer, loaded["optimizer"])
     return int(read_run_file(folder)["step"])
+
+
+def model_state_of(trainer: Trainer, metadata: dict[str, Any], *, adapters: bool) -> dict[str, Any]:
+    """Sharded state of this rank's models, by chunk; the names of the tensors inside do not depend on the layout.
+
+    The LoRA adapters alone, or everything but them: that is what a checkpoint with or without LoRA holds.
+    """
+    states = [model_sharded_state_dict(model, metadata) for model in trainer.gpt_models]
+    parts = [{key: value for key, value in state.items() if is_adapter_key(key) == adapters} for state in states]
+    return dict(zip(_chunk_names(trainer), parts, strict=True))
+
+
+def set_model_state_of(trainer: Trainer, loaded: dict[str, Any]) -> None:
+    """Put what was loaded for `model_state_of` into the models."""
+    for name, model in zip(_chunk_names(trainer), trainer.gpt_models, strict=True):
+        set_model_state(model, loaded[name])
+
+
+def _chunk_names(trainer: Trainer) -> list[str]:
+    count = len(trainer.gpt_models)
+    return ["model"] if count == 1 else [f"model{number}" for number in range(count)]
 
 
 def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
@@ -97,10 +82,10 @@ def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
     ]
     distributed.load_state_dict(state)
     states = distributed.optimizer.state
-    steps = {parameter: values.pop("step").clone() for parameter, values in states.items() if "step" in values}
+    steps = {parameter: values.pop("step") for parameter, values in states.items() if "step" in values}
     distributed.load_parameter_state_from_fully_reshardable(parameter_state)
-    for parameter, parameter_step in steps.items():
-        states[parameter]["step"] = parameter_step
+    for parameter, own_step in steps.items():
+        states[parameter]["step"] = torch.full_like(own_step, float(step))
 
 
 def allocate_torch_state(optimizer: Any) -> None:

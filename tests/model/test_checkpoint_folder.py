@@ -1,5 +1,6 @@
 """The checkpoint folder: atomic, hashed, and read without trusting pickles."""
 
+import errno
 import json
 import os
 import pickle
@@ -18,7 +19,10 @@ from megatron_agent.model.checkpoint_folder import (
     TRACKER,
     begin_checkpoint,
     commit_checkpoint,
+    complete_checkpoints,
     latest_checkpoint,
+    remove_checkpoint,
+    remove_leftovers,
     resolve_checkpoint,
     verify_checkpoint,
 )
@@ -95,6 +99,50 @@ def test_checkpoint_of_the_same_iteration_is_replaced(tmp_path: Path) -> None:
     verify_checkpoint(folder)
     assert (folder / "__0_0.distcp").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["iter_0000005", TRACKER]
+
+
+def test_what_cannot_be_removed_is_told_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On NFS a file that a process has open keeps its folder; nothing stops because of it."""
+    rmdir = os.rmdir
+
+    def busy(path: Any, **kwargs: Any) -> None:
+        if "iter_" in str(path):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+        rmdir(path, **kwargs)
+
+    monkeypatch.setattr(os, "rmdir", busy)
+    write_checkpoint(tmp_path, 1)
+    for content in ("old", "new"):
+        write_checkpoint(tmp_path, 2, content)
+    assert (tmp_path / "iter_0000002" / "__0_0.distcp").read_text() == "new"
+    for _ in range(2):  # of the same iteration again, beside what is left of the first
+        remove_checkpoint(tmp_path / "iter_0000001")
+        write_checkpoint(tmp_path, 1)
+    begin_checkpoint(tmp_path, 3)
+    assert list(begin_checkpoint(tmp_path, 3).iterdir()) == []
+    remove_leftovers(tmp_path)
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["iter_0000001", "iter_0000002"]
+    left = list(tmp_path.glob(".iter_*.tmp"))
+    assert len(left) == 5  # the replaced one, the removed ones, and the two begun
+    output = capsys.readouterr().err
+    for folder in left:
+        assert f"warning: {folder} could not be removed ([Errno {errno.ENOTEMPTY}] " in output
+
+
+def test_a_checkpoint_that_cannot_be_renamed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_checkpoint(tmp_path, 1)
+
+    def refuse(*args: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    remove_checkpoint(folder)
+    verify_checkpoint(folder)
+    assert f"warning: {folder} could not be removed" in capsys.readouterr().err
 
 
 def alter_byte(file: Path) -> None:
@@ -204,13 +252,16 @@ def test_tensors_missing_from_a_checkpoint_are_named(
 def test_weights_saved_from_a_model_load_into_another(
     dtype: torch.dtype, build: Callable[..., Any], converted: Path, tmp_path: Path
 ) -> None:
-    from megatron_agent.model.checkpoint_tensors import model_sharded_state_dict, save_tensors
+    from megatron_agent.model.checkpoint_tensors import model_sharded_state_dict
+    from megatron_agent.model.checkpoint_writer import plan_write
 
     model = build(converted.parents[1] / "hf", params_dtype=dtype)
     before = {name: value.clone() for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     temporary = begin_checkpoint(tmp_path / "saved", 7)
-    save_tensors({"model": model_sharded_state_dict(model), "iteration": 7}, temporary)
-    folder = commit_checkpoint(temporary, tmp_path / "saved", 7)
+    plan = plan_write({"model": model_sharded_state_dict(model), "iteration": 7}, temporary)
+    results, hashed = plan.write()
+    plan.finish(results)
+    folder = commit_checkpoint(temporary, tmp_path / "saved", 7, hashed)
     assert read_metadata(folder).state_dict_metadata.keys() == read_metadata(converted).state_dict_metadata.keys()
     for value in model.parameters():
         value.data.zero_()

@@ -1,7 +1,7 @@
 """Worker: the training command, killed with SIGKILL at a chosen point.
 
     python tests/training/killed.py POINT STEP --config C.yaml
-POINT: `step` (before optimizer step STEP), `tensors` (checkpoint of STEP: tensor files written, no manifest) or
+POINT: `step` (before the update of step STEP), `tensors` (checkpoint of STEP: tensor files written, no manifest) or
 `rename` (checkpoint of STEP: manifest written, folder not renamed yet).
 """
 
@@ -20,24 +20,25 @@ def kill() -> None:
 
 def arm(point: str, step: int) -> None:
     from megatron_agent.model import checkpoint_folder
-    from megatron_agent.training import checkpoint, loop
+    from megatron_agent.model.checkpoint_writer import PlannedWrite
+    from megatron_agent.training import loop
 
     if point == "step":
-        train_step = loop.train_step
+        update_weights = loop.update_weights
 
-        def killed_step(trainer: Any, rows: Any, number: int) -> Any:
-            return kill() if number == step else train_step(trainer, rows, number)
+        def killed_step(trainer: Any, reports: Any, report: Any, flags: Any, number: int) -> Any:
+            return kill() if number == step else update_weights(trainer, reports, report, flags, number)
 
-        loop.train_step = killed_step
+        loop.update_weights = killed_step
     elif point == "tensors":
-        save_tensors = checkpoint.save_tensors
+        finish = PlannedWrite.finish
 
-        def killed_save(state: Any, folder: Any) -> None:
-            save_tensors(state, folder)
-            if str(step) in folder.name:
+        def killed_finish(self: PlannedWrite, results: Any) -> None:
+            finish(self, results)
+            if str(step) in self.folder.name:
                 kill()
 
-        checkpoint.save_tensors = killed_save
+        PlannedWrite.finish = killed_finish
     else:
         rename = os.rename
 

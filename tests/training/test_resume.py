@@ -30,7 +30,9 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess:
 def uninterrupted(tiny_inputs: TinyInputs, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """Metrics of the run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    config = write_tiny_config(tiny_inputs, folder, training=TRAINING, checkpoint={"save_interval": 3})
+    config = write_tiny_config(
+        tiny_inputs, folder, training=TRAINING, checkpoint={"save_interval": 3, "async_save": False}
+    )
     result = run(["-m", "megatron_agent.train", "--config", str(config)])
     assert result.returncode == 0, result.stderr
     return compared(read_metrics(folder / "run"))
@@ -40,7 +42,7 @@ def uninterrupted(tiny_inputs: TinyInputs, tmp_path_factory: pytest.TempPathFact
 def test_kill_and_resume_is_identical(
     point: str, step: int, write_config: Callable[..., Path], tmp_path: Path, uninterrupted: list[dict]
 ) -> None:
-    config = write_config("killed", training=TRAINING, checkpoint={"save_interval": 3})
+    config = write_config("killed", training=TRAINING, checkpoint={"save_interval": 3, "async_save": False})
     killed = run([WORKER, point, str(step), "--config", str(config)])
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     checkpoints = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").glob("iter_*"))

@@ -12,7 +12,8 @@ from megatron_agent.errors import UserError
 from megatron_agent.files import sha256_file
 from megatron_agent.model.checkpoint_folder import complete_checkpoints, remove_checkpoint, remove_leftovers
 from megatron_agent.model.config import PRESETS
-from megatron_agent.training.loop import check_tokenizer, seed_of_step
+from megatron_agent.training.loop import seed_of_step
+from megatron_agent.training.setup import check_tokenizer
 
 LLAMA = PRESETS["llama-2-7b"]
 
