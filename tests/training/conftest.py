@@ -1,7 +1,7 @@
 """A tiny Llama and two tiny indexed datasets, and a way to run the training command on them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import yaml
 
 from megatron_agent.chat.template import Span
 from tests.indexed_datasets import write_spans
+from tests.training.launching import Launcher
 
 VOCAB_SIZE = 301  # padded to 384: padding must not leak into the loss or the export
 SEQ_LENGTH = 64
@@ -106,12 +107,21 @@ def write_tiny_config(inputs: TinyInputs, folder: Path, name: str = "run", **sec
         # Adam divides by the gradient's size: with eps 1e-8, a gradient that is only rounding becomes a whole step.
         "optimizer": {"lr": 2e-3, "lr_warmup_fraction": 0.2, "adam_eps": 1e-3},
         "checkpoint": {"save_interval": 100},
+        "lora": {},
     }
     for section, values in sections.items():
-        config[section] |= values
+        config.setdefault(section, {}).update(values)
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """Starts training runs without the seconds of imports."""
+    launcher = Launcher(tmp_path_factory.mktemp("launcher") / "log.txt")
+    yield launcher
+    launcher.close()
 
 
 @pytest.fixture
