@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     precision = parser.parse_args(arguments).precision
     if precision == "auto":
-        precision = "bf16" if assets.has_fast_bf16() else "fp32"
+        from megatron_agent.model.cpu_products import has_bf16_units  # imports torch
+
+        precision = "bf16" if has_bf16_units() else "fp32"
     if not CONFIG.is_file():
         parser.error(f"run this in the root of the repository: {CONFIG} is not here")
     if sys.version_info < (3, 11):

@@ -74,13 +74,3 @@ def select_short(source: Path, output: Path, max_characters: int, count: int) ->
             break
     write_conversations(output, selected)
     console.print(f"{len(selected)} conversations of at most {max_characters} characters, out of the first {seen}")
-
-
-def has_fast_bf16() -> bool:
-    """True where the processor multiplies bf16 matrices in hardware (AMX or AVX512-BF16)."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    flags = next((line.split(":")[1].split() for line in text.splitlines() if line.startswith("flags")), [])
-    return "amx_bf16" in flags or "avx512_bf16" in flags
