@@ -33,6 +33,7 @@ Part = Control | str  # a str is a text with the fields {system}, {human} or {gp
 
 BOS, EOS = Control("bos"), Control("eos")
 IM_START, IM_END = Control("<|im_start|>"), Control("<|im_end|>")
+START_HEADER, END_HEADER, EOT = Control("<|start_header_id|>"), Control("<|end_header_id|>"), Control("<|eot_id|>")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Template:
     name: str
     system_prompt: str
     """Used when neither the conversation nor the caller brings one; empty means none."""
+    beginning: tuple[Part, ...]
+    """Before everything else, once a conversation."""
     prologue: tuple[Part, ...]
     """Before the first exchange, when there is a system prompt."""
     system_block: str
@@ -59,6 +62,7 @@ TEMPLATES: dict[str, Template] = {
     "llama-2": Template(
         name="llama-2",
         system_prompt="You are a helpful, respectful and honest assistant.",
+        beginning=(),
         prologue=(),
         system_block="<<SYS>>\n{system}\n<</SYS>>\n\n",
         human=(BOS, "[INST] {system}{human} [/INST]"),
@@ -69,11 +73,23 @@ TEMPLATES: dict[str, Template] = {
     "chatml": Template(
         name="chatml",
         system_prompt="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+        beginning=(),
         prologue=(IM_START, "system\n{system}", IM_END, "\n"),
         system_block="",
         human=(IM_START, "user\n{human}", IM_END, "\n", IM_START, "assistant\n"),
         gpt=("{gpt}", IM_END),
         epilogue=("\n",),
+    ),
+    # Llama-3's format with AgentTuning's system prompt; Llama-3.1's own chat template puts two dates before it.
+    "llama-3": Template(
+        name="llama-3",
+        system_prompt="You are a helpful, respectful and honest assistant.",
+        beginning=(BOS,),
+        prologue=(START_HEADER, "system", END_HEADER, "\n\n{system}", EOT),
+        system_block="",
+        human=(START_HEADER, "user", END_HEADER, "\n\n{human}", EOT, START_HEADER, "assistant", END_HEADER, "\n\n"),
+        gpt=("{gpt}", EOT),
+        epilogue=(),
     ),
 }
 
@@ -129,7 +145,7 @@ def encode_conversations(
         system = choose_system_prompt(template, own_system, system_prompt)
         plans.append(
             [
-                exchange_pieces(template, human, gpt, system if index == 0 else "")
+                exchange_pieces(template, human, gpt, system if index == 0 else None)
                 for index, (human, gpt) in enumerate(exchanges)
             ]
         )
@@ -185,9 +201,10 @@ def choose_system_prompt(template: Template, own: str | None, given: str | None)
     return (template.system_prompt if given is None else given).strip()
 
 
-def exchange_pieces(template: Template, human: Turn, gpt: Turn, system: str) -> list[Piece]:
-    """Lay out one exchange; a non-empty `system` marks the first one of a conversation."""
-    context = [fill(part, system=system) for part in template.prologue] if system else []
+def exchange_pieces(template: Template, human: Turn, gpt: Turn, system: str | None) -> list[Piece]:
+    """Lay out one exchange. The first one of a conversation has a `system` prompt, empty for none; the others None."""
+    context = list(template.beginning) if system is not None else []
+    context += [fill(part, system=system) for part in template.prologue] if system else []
     block = template.system_block.format(system=system) if system else ""
     context += [fill(part, system=block, human=human.value.strip()) for part in template.human]
     answer = [fill(part, gpt=gpt.value.strip()) for part in template.gpt]
@@ -228,7 +245,7 @@ def control_id(control: Control, template: Template, tokenizer: Tokenizer) -> in
 
 def check_template_fits(template: Template, tokenizer: Tokenizer) -> None:
     """Raise `UserError` when the tokenizer lacks one of the template's control tokens."""
-    for part in (*template.prologue, *template.human, *template.gpt, *template.epilogue):
+    for part in (*template.beginning, *template.prologue, *template.human, *template.gpt, *template.epilogue):
         if isinstance(part, Control):
             control_id(part, template, tokenizer)
 

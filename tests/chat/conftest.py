@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from megatron_agent.chat.tokenizer import Tokenizer, load_tokenizer
-from tests.chat.tiny_tokenizers import train_chatml, train_sentencepiece
+from tests.chat.tiny_tokenizers import train_chatml, train_llama3, train_sentencepiece
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +31,12 @@ def chatml_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smol(chatml_folder: Path) -> Tokenizer:
     """The tiny SmolLM2-like tokenizer."""
     return load_tokenizer(chatml_folder)
+
+
+@pytest.fixture(scope="session")
+def llama3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama-3-like tokenizer folder."""
+    return train_llama3(tmp_path_factory.mktemp("llama3"))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Templates against truth from outside: Meta's rule, FastChat's text, transformers' chat template."""
 
+from pathlib import Path
+
 import pytest
 
 from megatron_agent.chat.conversation import Conversation, Turn, split_turns
@@ -16,7 +18,7 @@ from megatron_agent.chat.template import (
     flatten,
     get_template,
 )
-from megatron_agent.chat.tokenizer import Tokenizer
+from megatron_agent.chat.tokenizer import Tokenizer, load_tokenizer
 from megatron_agent.chat.visualize import decode_spans
 from megatron_agent.errors import UserError
 
@@ -29,6 +31,14 @@ SMOLLM2_JINJA = (
     "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}"
     "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+# Meta-Llama-3-8B-Instruct's.
+LLAMA3_JINJA = (
+    "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + "
+    "message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}"
+    "{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 
 CONVERSATION = Conversation(
@@ -124,6 +134,34 @@ def test_chatml_ids_are_transformers(smol: Tokenizer, chatml_folder: object, own
     assert [[span.trained for span in e] for e in encoded] == [[False], [False, True, False], [False, True, False]]
 
 
+@pytest.mark.parametrize("system", ["", "Be brief, please."])
+def test_llama3_ids_are_transformers(llama3_folder: Path, system: str) -> None:
+    """Truth: `apply_chat_template` of Llama-3's template with the same tokenizer."""
+    from transformers import PreTrainedTokenizerFast
+
+    reference = PreTrainedTokenizerFast.from_pretrained(str(llama3_folder))
+    tokenizer = load_tokenizer(llama3_folder)
+    roles = {"human": "user", "gpt": "assistant"}
+    messages = [{"role": "system", "content": system}] if system else []
+    messages += [{"role": roles[turn.speaker], "content": turn.value.strip()} for turn in CONVERSATION.turns]
+
+    def apply(count: int, generation: bool) -> list[int]:
+        ids: list[int] = reference.apply_chat_template(
+            messages[:count],
+            chat_template=LLAMA3_JINJA,
+            add_generation_prompt=generation,
+            tokenize=True,
+            return_dict=False,
+        )
+        return ids
+
+    template = TEMPLATES["llama-3"]
+    encoded = encode_conversation(CONVERSATION, template, tokenizer, system)
+    assert ids_of(encoded) == apply(len(messages), generation=False)
+    assert encode_prompt(CONVERSATION.turns[:-1], template, tokenizer, system) == apply(len(messages) - 1, True)
+    assert trained_text(encoded, tokenizer) == ["There are 12 rows.<|eot_id|>", "Yes {human}, é.<|eot_id|>"]
+
+
 @pytest.mark.parametrize(("name", "template"), [("llama", LLAMA), ("smol", CHATML)])
 def test_prompt_is_what_training_puts_before_the_answer(
     name: str, template: object, request: pytest.FixtureRequest
@@ -188,7 +226,7 @@ def test_spans_are_never_shared(llama: Tokenizer) -> None:
 
 
 def test_misuse_is_named(llama: Tokenizer, smol: Tokenizer) -> None:
-    with pytest.raises(UserError, match="unknown chat template 'vicuna'; expected one of llama-2, chatml"):
+    with pytest.raises(UserError, match="unknown chat template 'vicuna'; expected one of llama-2, chatml, llama-3"):
         get_template("vicuna")
     with pytest.raises(UserError, match=r"template 'chatml' does not fit the tokenizer: .*'<\|im_start\|>'"):
         encode_conversation(CONVERSATION, CHATML, llama)

@@ -55,6 +55,37 @@ def train_chatml(folder: Path) -> Path:
     return folder
 
 
+def train_llama3(folder: Path) -> Path:
+    """Write a Llama-3-like folder: byte-level BPE behind Llama-3's split pattern, its special tokens; return it."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+        r"\s+(?!\S)|\s+"
+    )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    names = ["begin_of_text", "end_of_text", "start_header_id", "end_header_id", "eot_id"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=[f"<|{name}|>" for name in names],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*SENTENCES, "\n\nuser", "\n\n"] * 5, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
 def convert_to_json(model: Path, folder: Path) -> Path:
     """Write the `tokenizer.json` form of a SentencePiece BPE model (as Llama-2's folders have it); return `folder`.
 
