@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
-    "gpu": ["transformer-engine[pytorch]"],
+    "gpu": ["transformer-engine[pytorch]>=2.9,<2.12"],  # the range megatron-core 0.16 names
     "hub": ["huggingface_hub", "pyarrow"],
     "sharegpt": ["beautifulsoup4", "datasketch>=2.0", "markdownify", "py3langid"],
     "hf": ["transformers"],
@@ -21,6 +21,7 @@ EXTRAS = {
         "hypothesis",
         "markdownify",
         "mypy",
+        "peft",
         "py3langid",
         "pyarrow",
         "pytest",
@@ -28,7 +29,9 @@ EXTRAS = {
         "selenium",
         "types-PyYAML",
         "types-tqdm",
+        "wandb",
     ],
+    "wandb": ["wandb"],
 }
 
 setup(
