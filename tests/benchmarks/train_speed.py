@@ -40,7 +40,7 @@ WANTED = {"padded": 1.5, "padding_free": 1.0}
 MOST_OVERHEAD = 0.02
 LOSS_TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2}
 """Largest relative difference of the loss of a step between contestants."""
-DEFAULT_TOKENS = {"fp32": 8192, "bf16": 1024}  # a step of the emulated peer takes minutes
+DEFAULT_TOKENS = {"fp32": 8192, "bf16": 2048}  # a step of the emulated peer takes minutes
 PACKAGES = ("torch", "transformers", "accelerate", "megatron-core")
 
 
@@ -175,10 +175,10 @@ def main() -> None:
     """Command line of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="fp32")
-    help_tokens = "tokens of packed rows a contestant trains in a round, after the warm-up (default: 8192; bf16: 1024)"
+    help_tokens = "tokens of packed rows a contestant trains in a round, after the warm-up (default: 8192; bf16: 2048)"
     parser.add_argument("--tokens", type=int, help=help_tokens)
-    parser.add_argument("--seq-length", type=int, default=1024, help="tokens of a row (default: 1024)")
-    parser.add_argument("--rows-per-step", type=int, default=4, help="rows of a step, at most (default: 4)")
+    parser.add_argument("--seq-length", type=int, default=2048, help="tokens of a row (default: 2048)")
+    parser.add_argument("--rows-per-step", type=int, default=2, help="rows of a step, at most (default: 2)")
     parser.add_argument("--warmup", type=int, help="steps before the counted ones (default: 1; bf16: 0)")
     parser.add_argument("--rounds", type=int, help="(default: 3; bf16: 1)")
     default = Path("runs/benchmarks/train_speed")
