@@ -6,6 +6,7 @@ metadata classes, and the environment variable `TORCH_FORCE_WEIGHTS_ONLY_LOAD` h
 """
 
 import contextlib
+import enum
 import os
 import pickle
 from collections.abc import Iterator
@@ -99,9 +100,18 @@ class _MetadataUnpickler(pickle.Unpickler):
         self.file = file
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):
+            return _member
         if name in _METADATA_CLASSES.get(module, ()) or _is_dtype(module, name):
             return super().find_class(module, name)
         raise UserError(f"{self.file} names {module}.{name}, which no checkpoint needs; do not trust this file")
+
+
+def _member(kind: Any, name: str) -> enum.Enum:
+    """The member of an enum. Python 3.11.0 to 3.11.3 (Debian 12's) pickle it as `getattr(kind, name)`."""
+    if not (isinstance(kind, enum.EnumMeta) and name in kind.__members__):
+        raise pickle.UnpicklingError(f"it asks for the attribute {name} of {kind}")
+    return kind.__members__[name]
 
 
 def _is_dtype(module: str, name: str) -> bool:

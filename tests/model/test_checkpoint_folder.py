@@ -267,3 +267,21 @@ def test_weights_saved_from_a_model_load_into_another(
         value.data.zero_()
     load_model_weights(model, folder)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def _pickled_attribute(kind: str, attribute: str) -> bytes:
+    """Protocol 0: `getattr(torch.distributed.checkpoint.metadata.KIND, ATTRIBUTE)`."""
+    names = f"cbuiltins\ngetattr\n(ctorch.distributed.checkpoint.metadata\n{kind}\nV{attribute}\ntR."
+    return names.encode()
+
+
+def test_an_enum_as_debian_pickles_it_is_read_and_no_other_attribute(tmp_path: Path) -> None:
+    from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
+
+    file = tmp_path / ".metadata"
+    file.write_bytes(_pickled_attribute("_MEM_FORMAT_ENCODING", "TORCH_PRESERVE_FORMAT"))
+    assert read_metadata(tmp_path) is _MEM_FORMAT_ENCODING.TORCH_PRESERVE_FORMAT
+    for kind, attribute in (("_MEM_FORMAT_ENCODING", "__init_subclass__"), ("Metadata", "__init__")):
+        file.write_bytes(_pickled_attribute(kind, attribute))
+        with pytest.raises(UserError, match=f"asks for the attribute {attribute}"):
+            read_metadata(tmp_path)
