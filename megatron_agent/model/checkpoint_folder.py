@@ -176,19 +176,19 @@ def verify_checkpoint(path: str | Path, *, collective: bool = False) -> None:
     """
     path = Path(path)
     if collective:
-        recorded = on_rank_0(lambda: _recorded_files(path))
+        recorded = on_rank_0(lambda: recorded_files(path))
         raised_on_all(lambda: _check_sizes(path, recorded))  # before the hashing, which all ranks enter or none
         hashes = _hash_divided(path, sorted(recorded))
     else:
-        recorded = _recorded_files(path)
+        recorded = recorded_files(path)
         _check_sizes(path, recorded)
         hashes = hash_files(path, recorded)
     altered = [f"{name}: altered (SHA-256 differs)" for name in recorded if hashes[name] != recorded[name]]
     _raise_if_damaged(path, altered)
 
 
-def _recorded_files(path: Path) -> FileEntries:
-    """Return what a checkpoint's manifest says of its files."""
+def recorded_files(path: Path) -> FileEntries:
+    """Return what a checkpoint's manifest says of its files; `UserError` when it is missing or not ours."""
     manifest = read_json(path / MANIFEST)
     if manifest.get("format_version") != FORMAT_VERSION or not isinstance(manifest.get("files"), dict):
         raise UserError(

@@ -2,11 +2,12 @@
 
     python -m tests.training.launcher      reads a line of JSON for each run, writes two
 
-in    {"ranks": N, "arguments": [...], "log": FILE, "prepare": "MODULE:FUNCTION" or ""}
+in    {"ranks": N, "command": MODULE, "arguments": [...], "log": FILE, "prepare": "MODULE:FUNCTION" or "", "port": N}
 out   {"pids": [...]}                  the ranks have started
       {"statuses": [...]}              all have ended; a negative status is the signal that ended one
 
-`FUNCTION(rank)` runs in each rank before the command. Nothing here has made a thread or a process group before a fork.
+`FUNCTION(rank)` runs in each rank before the `main` of the command. Port 0 means any free one. Nothing here has made a
+thread or a process group before a fork.
 """
 
 import importlib
@@ -43,14 +44,14 @@ def start_rank(rank: int, request: dict[str, Any], port: int) -> int:
         os.environ.update(RANK=str(rank), WORLD_SIZE=str(request["ranks"]), LOCAL_RANK=str(rank))
         if request["ranks"] > 1:
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        from megatron_agent import train
+        command = importlib.import_module(request["command"])
         from megatron_agent.errors import run_command
 
         if request["prepare"]:
             module, function = request["prepare"].split(":")
             getattr(importlib.import_module(module), function)(rank)
         try:
-            run_command(lambda: train.main(request["arguments"]))
+            run_command(lambda: command.main(request["arguments"]))
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
@@ -68,7 +69,7 @@ def main() -> None:
     import_everything()
     for line in sys.stdin:
         request = json.loads(line)
-        port = free_port()
+        port = request["port"] or free_port()
         pids = [start_rank(rank, request, port) for rank in range(request["ranks"])]
         print(json.dumps({"pids": pids}), flush=True)
         statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]

@@ -65,12 +65,30 @@ class Launcher:
             )
 
     def start(
-        self, config: Path, log: Path, *, ranks: int = 1, arguments: Sequence[str] = (), prepare: str = ""
+        self,
+        config: Path,
+        log: Path,
+        *,
+        ranks: int = 1,
+        arguments: Sequence[str] = (),
+        prepare: str = "",
+        command: str = "megatron_agent.train",
+        port: int = 0,
     ) -> LaunchedRun:
-        """Start `train --config config *arguments` on `ranks` ranks, each after `prepare` (module:function)."""
-        request: dict[str, Any] = {"ranks": ranks, "arguments": ["--config", str(config), *arguments], "log": str(log)}
+        """Start `command --config config *arguments` on `ranks` ranks, each after `prepare` (module:function).
+
+        Port 0 is any free one.
+        """
+        request = {
+            "ranks": ranks,
+            "arguments": ["--config", str(config), *arguments],
+            "log": str(log),
+            "prepare": prepare,
+            "command": command,
+            "port": port,
+        }
         assert self.process.stdin is not None
-        self.process.stdin.write((json.dumps({**request, "prepare": prepare}) + "\n").encode())
+        self.process.stdin.write((json.dumps(request) + "\n").encode())
         self.process.stdin.flush()
         return LaunchedRun(self, self.read()["pids"], log)
 
