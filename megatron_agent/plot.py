@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_agent.errors import UserError, run_command
-from megatron_agent.files import check_writable
+from megatron_agent.files import check_writable, shortest_names
 from megatron_agent.training.run_curves import RunCurves, read_run, summary_table
 
 DESCRIPTION = """\
@@ -71,13 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def named(runs: list[RunCurves]) -> dict[str, RunCurves]:
     """Return the runs by the shortest names that tell them apart: the ends of their paths."""
-    paths = [run.folder.resolve().parts for run in runs]
+    paths = [run.folder.resolve() for run in runs]
     if len(set(paths)) < len(paths):
         raise UserError("RUN: the same folder is given twice; give each run once")
-    depth = 1
-    while len({path[-depth:] for path in paths}) < len(paths):
-        depth += 1
-    return {"/".join(path[-depth:]): run for path, run in zip(paths, runs, strict=True)}
+    return dict(zip(shortest_names(paths), runs, strict=True))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,16 @@ ALLOWED = {
     "megatron_agent/dataset": {"megatron_agent.chat"},
     "megatron_agent/model": set(),
     "megatron_agent/training": {"megatron_agent.dataset", "megatron_agent.model"},
+    "megatron_agent/installation": {
+        "megatron_agent.chat",
+        "megatron_agent.dataset",
+        "megatron_agent.model",
+        "megatron_agent.training",
+    },
     "megatron_agent/environments": {"megatron_agent.chat"},
     "megatron_agent/agents": {"megatron_agent.chat", "megatron_agent.environments"},
     "megatron_agent/evaluation": {"megatron_agent.agents", "megatron_agent.environments"},
+    "megatron_agent/report": {"megatron_agent.evaluation", "megatron_agent.training", "megatron_agent.model"},
     "checkpoints_convert": {"megatron_agent.model"},
     "launch": set(),
 }
@@ -43,3 +50,18 @@ def test_imports_follow_the_table(package: str) -> None:
     for file in files:
         foreign = imported_packages(file) - {itself} - EVERYWHERE - ALLOWED[package]
         assert not foreign, f"{file.relative_to(REPOSITORY)} imports {sorted(foreign)}"
+
+
+def test_nothing_but_its_commands_imports_installation() -> None:
+    """Doctor and preflight look at the others; a run must not depend on them."""
+    commands = {REPOSITORY / "megatron_agent" / name for name in ("doctor.py", "preflight.py")}
+    others = [
+        file
+        for folder in ("megatron_agent", "data_prep", "checkpoints_convert", "launch")
+        for file in (REPOSITORY / folder).rglob("*.py")
+        if file not in commands and (REPOSITORY / "megatron_agent" / "installation") not in file.parents
+    ]
+    for file in others:
+        assert "megatron_agent.installation" not in imported_packages(file), file
+    for file in commands:
+        assert "megatron_agent.installation" in imported_packages(file)

@@ -163,6 +163,21 @@ def test_a_wrong_folder_is_one_message(content: str | None, reason: str, tmp_pat
     assert not (tmp_path / "out.png").exists()
 
 
+@pytest.mark.parametrize("damaged", ["{}", '{"step": 1}', '{"step": "1", "loss": {}}', '{"step": 1, "loss": 2.0}'])
+def test_a_damaged_line_of_held_out_losses_is_named(damaged: str, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [line(1)], [(0, {"agent": 1.0})])
+    with open(folder / "validation.jsonl", "a") as handle:
+        handle.write(damaged + "\n")
+    with pytest.raises(UserError, match=r"validation.jsonl:2: expected a line of megatron_agent.train with step and"):
+        read_run(folder)
+
+
+def test_a_held_out_loss_that_is_not_finite_is_not_the_best(tmp_path: Path) -> None:
+    losses = [(0, {"agent": float("nan")}), (1, {"agent": 2.0}), (2, {"agent": float("nan")})]
+    assert read_run(write_run(tmp_path / "a", [line(1), line(2)], losses)).best_held_out() == (2.0, 1)
+    assert read_run(write_run(tmp_path / "b", [line(1)], losses[:1])).best_held_out() is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

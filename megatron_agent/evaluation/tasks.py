@@ -16,7 +16,8 @@ class TaskKind:
     """How one kind of task is read, played and scored.
 
     `make_environment` takes an instruction's name, one of `instructions` (the first is the default).
-    `metrics` turns (category, reward) pairs into the paper's own scores. `repetition_limit` identical replies in a
+    `metrics` turns (category, reward) pairs into the paper's own scores, of which `main_metric` is the one it reports
+    for the task. `repetition_limit` identical replies in a
     row end an episode, as the benchmark itself has it (0: never).
     """
 
@@ -25,6 +26,7 @@ class TaskKind:
     make_environment: Callable[[str], Environment]
     instructions: tuple[str, ...]
     metrics: Callable[[Iterable[tuple[str, float]]], dict[str, float]]
+    main_metric: str
     repetition_limit: int = 0
 
 
@@ -35,6 +37,7 @@ TASK_KINDS = {
         make_environment=DatabaseEnvironment,
         instructions=tuple(INSTRUCTIONS),
         metrics=category_scores,
+        main_metric="overall_cat_accuracy",
         repetition_limit=0,  # AgentBench plays all 15 rounds
     )
 }

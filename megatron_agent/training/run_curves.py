@@ -68,7 +68,8 @@ class RunCurves:
         """Return the lowest mean over the sources and its step, of evaluations that measured all sources."""
         steps = set.intersection(*(set(losses) for losses in self.held_out.values())) if self.held_out else set()
         means = {step: float(np.mean([losses[step] for losses in self.held_out.values()])) for step in steps}
-        return min((mean, step) for step, mean in means.items()) if means else None
+        known = [(mean, step) for step, mean in means.items() if math.isfinite(mean)]
+        return min(known) if known else None
 
     def time_shares(self) -> dict[str, float]:
         """Return the share of each part in the time of the run, by part."""
@@ -103,13 +104,26 @@ def read_run(folder: str | Path) -> RunCurves:
                 f"{metrics}:{number}: expected a line of megatron_agent.train with step and loss, "
                 f"got {', '.join(record) or 'nothing'}; give the folder named by --training.output_dir"
             )
+        if not all(isinstance(record.get(name), int | float | None) for name in ("loss", "world_size", "tokens")):
+            raise UserError(
+                f"{metrics}:{number}: expected numbers for loss, world_size and tokens; mend or remove the line"
+            )
         records[record["step"]] = record
     if not records:
         raise UserError(f"{metrics}: no step is finished yet; come back when the first one is")
     held_out: dict[str, dict[int, float]] = {}
-    for record in read_json_lines_tolerating_cut_tail(folder / "validation.jsonl"):
-        for source, loss in record["loss"].items():
-            held_out.setdefault(source, {})[record["step"]] = loss
+    validation = folder / "validation.jsonl"
+    for number, record in enumerate(read_json_lines_tolerating_cut_tail(validation), start=1):
+        step, losses = record.get("step"), record.get("loss")
+        if not isinstance(step, int) or not isinstance(losses, dict):
+            raise UserError(
+                f"{validation}:{number}: expected a line of megatron_agent.train with step and loss by source, "
+                f"got {', '.join(record) or 'nothing'}; mend or remove the line"
+            )
+        for source, loss in losses.items():
+            if not isinstance(loss, int | float):
+                raise UserError(f"{validation}:{number}: expected a number for {source}, got {loss!r}; mend the line")
+            held_out.setdefault(source, {})[step] = loss
     return RunCurves(folder, [records[step] for step in sorted(records)], held_out)
 
 

@@ -60,6 +60,7 @@ def step_record(
         "seconds": seconds,
         "tokens_per_second": work.tokens / seconds,
         "trained_tokens_per_second": trained_tokens / seconds,
+        "world_size": work.world_size,
         "tflops_per_gpu": tflops_per_gpu,
         "mfu": tflops_per_gpu / work.peak_tflops if work.peak_tflops else None,
         "source_loss": {

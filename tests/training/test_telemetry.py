@@ -71,6 +71,7 @@ def test_fields_by_hand() -> None:
         "seconds": 4.0,
         "tokens_per_second": 20.0,
         "trained_tokens_per_second": 10.0,
+        "world_size": 4,
         "tflops_per_gpu": 375.0,  # 6e15 in 4 s on 4 ranks
         "mfu": 0.375,
         "source_loss": {"agent": 3.0, "gpt-3.5": 70 / 30},  # gpt-4 had no trained token
