@@ -3,11 +3,12 @@
 import argparse
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from megatron_agent.errors import UserError, run_command
-from megatron_agent.files import check_writable
+from megatron_agent.files import check_writable, read_json_object
 
 _EPILOG = """\
 example, with a model served on this machine:
@@ -31,10 +32,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--task", default="database", help="kind of task (default: database)")
     add("--tasks", required=True, type=Path, help="task file; for database: AgentBench's dbbench JSONL")
-    add("--base-url", required=True, help="address of the server, usually ending in /v1")
-    add("--model", required=True, help="model name the server knows")
+    add("--base-url", help="address of the server, usually ending in /v1")
+    add("--model", help="model name the server knows")
+    add("--endpoint", type=Path, help="file of launch/serve.sbatch, in place of --base-url, --model and --api-key")
     add("--output", required=True, type=Path, help="folder for results.jsonl and summary.json")
-    add("--api-key", default="none", help="key for servers that ask for one (default: none)")
+    add("--api-key", help="key for servers that ask for one (default: none)")
     add("--concurrency", type=int, default=8, help="episodes played at once (default: 8)")
     add("--max-tokens", type=int, default=128, help="new tokens a reply, as in the paper (default: 128)")
     add("--temperature", type=float, default=0.0, help="0 is greedy, as in the paper (default: 0)")
@@ -59,6 +61,7 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     from megatron_agent.evaluation.tasks import get_task_kind
 
     _check_numbers(arguments)
+    server = _server(arguments)
     kind = get_task_kind(arguments.task)
     instruction = arguments.instruction or kind.instructions[0]
     if instruction not in kind.instructions:
@@ -68,8 +71,8 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = make_settings(
         kind,
         arguments.tasks,
-        model=arguments.model,
-        model_sha256=model_fingerprint(arguments.model) if Path(arguments.model).is_dir() else None,
+        model=server.model,
+        model_sha256=model_fingerprint(server.folder) if server.folder and Path(server.folder).is_dir() else None,
         instruction=instruction,
         max_tokens=arguments.max_tokens,
         temperature=arguments.temperature,
@@ -77,15 +80,50 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         repetition_limit=kind.repetition_limit if arguments.repetition_limit is None else arguments.repetition_limit,
     )
     client = OpenAIChatClient(
-        base_url=arguments.base_url,
-        model=arguments.model,
-        api_key=arguments.api_key,
+        base_url=server.base_url,
+        model=server.model,
+        api_key=server.api_key,
         max_tokens=arguments.max_tokens,
         temperature=arguments.temperature,
         timeout=arguments.timeout,
         retries=arguments.retries,
     )
     return evaluate_tasks(kind, tasks, client, settings, arguments.output, arguments.concurrency)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a model is served; `folder` holds its weights, where they can be seen from here."""
+
+    base_url: str
+    model: str
+    api_key: str = "none"
+    folder: str = ""
+    job_id: str = ""
+
+
+def _server(arguments: argparse.Namespace) -> Server:
+    """Return the server that --base-url and --model, or --endpoint, describe."""
+    given = {name: getattr(arguments, name) for name in ("base_url", "model", "api_key")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.endpoint is None:
+        if missing := {"base_url", "model"} - set(given):
+            flag = "--" + missing.pop().replace("_", "-")
+            raise UserError(f"{flag} is missing: give --base-url and --model, or --endpoint FILE")
+        return Server(**given, folder=given["model"])
+    if given:
+        flag = "--" + next(iter(given)).replace("_", "-")
+        raise UserError(f"--endpoint and {flag} both say where the model is served: give one of them")
+    described = read_json_object(arguments.endpoint, "start launch/serve.sbatch again, which writes it")
+    if not all(isinstance(value, str) for value in described.values()):
+        raise UserError(
+            f"--endpoint {arguments.endpoint}: expected text in every field; start launch/serve.sbatch again"
+        )
+    try:
+        return Server(**described)
+    except TypeError as error:
+        wanted, got = ", ".join(field.name for field in fields(Server)), ", ".join(described)  # no values: a key is one
+        raise UserError(f"--endpoint {arguments.endpoint}: expected the fields {wanted}, got {got}") from error
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
