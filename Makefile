@@ -1,13 +1,17 @@
 # make quickstart   the whole method in miniature on a CPU -> runs/quickstart/summary.json
 # make test         lint, types and the test suite
-# Both first make .venv (once). PYTHON=python3.12 picks another interpreter; pip's own settings
+# make test-quick   lint, types and some two minutes of it
+# make test-image   builds the Dockerfile without a container engine and tests it (root, Debian; 10 to 20 minutes)
+# All but the last first make .venv (once). PYTHON=python3.12 picks another interpreter; pip's own settings
 # (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, ...) apply, for instance to take torch's CPU build.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+QUICK_TESTS := $(addprefix tests/,agents chat checkpoints_convert dataset environments evaluation image \
+  test_configuration.py test_errors_and_files.py test_imports.py test_processes.py)
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test test-quick test-image lint format clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/installed
@@ -15,6 +19,12 @@ quickstart: $(VENV)/installed
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-quick: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(QUICK_TESTS) $(PYTEST_ARGS)
+
+test-image:
+	bash tests/image/build.sh
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
