@@ -137,6 +137,7 @@ take_options() { # NAME...: takes `--name VALUE` out of ARGUMENTS into variables
 
 find_file() { # PATH, seen from where the job was submitted, from the repository or from WORK_DIR: printed as an absolute path
   local folder
+  [ -n "$1" ] || return 1
   [[ $1 != /* ]] || { [ -e "$1" ] && realpath "$1" && return; }
   for folder in "${SLURM_SUBMIT_DIR:-$PWD}" "$ROOT" "$WORK_DIR"; do
     [ ! -e "$folder/$1" ] || { realpath "$folder/$1" && return; }

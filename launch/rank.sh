@@ -11,7 +11,7 @@ site_setup() { # a function: its file must not see, or set, the words of COMMAND
 }
 [ -z "${SITE_SETUP:-}" ] || site_setup
 cd "$WORK_DIR"
-ulimit -n "$(ulimit -Hn)" # rank 0 holds connections of all ranks; many shells allow 1,024
+ulimit -n "$(ulimit -Hn)" || true # rank 0 holds connections of all ranks; many shells allow 1,024, some sites no more
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export PYTHONNOUSERSITE=1 # packages in ~/.local would shadow those of the environment or image
 export MPLCONFIGDIR="${MPLCONFIGDIR:-/tmp/matplotlib-$(id -u)}" # in a container there may be no home to write to

@@ -184,6 +184,11 @@ def test_eta_above_one_and_missing_tasks_are_refused(site: Site) -> None:
     assert "--tasks: expected a file" in refusal(site, "--array=0-2", *scan, "--tasks", "nowhere.jsonl")
 
 
+def test_evaluation_without_tasks_is_refused(site: Site) -> None:
+    evaluation = [LAUNCH / "evaluate.sbatch", "--endpoint", "e.json", "--output", "out"]
+    assert "--tasks: expected a file of tasks, got ''" in refusal(site, *evaluation)
+
+
 def test_python_of_the_sites_setup_is_found(site: Site, tmp_path: Path) -> None:
     (tmp_path / "mypython").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (tmp_path / "mypython").chmod(0o755)
