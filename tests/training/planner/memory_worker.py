@@ -53,7 +53,8 @@ def main() -> None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         initialize_and_run(file)
         growth = resident_bytes("VmHWM") - before
-        print(json.dumps({"config": Path(file).stem, "rank": int(os.environ.get("RANK", "0")), "growth_bytes": growth}))
+        line = json.dumps({"config": Path(file).stem, "rank": int(os.environ.get("RANK", "0")), "growth_bytes": growth})
+        print(line + "\n", end="", flush=True)  # one write: ranks share the output, and print writes its newline apart
 
 
 if __name__ == "__main__":
