@@ -1,6 +1,5 @@
 """A scripted expert: it knows the gold SQL, but plays the real environment and reads its answer there."""
 
-import ast
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -10,6 +9,7 @@ from megatron_agent.agents.episode import play
 from megatron_agent.agents.trajectory import Trajectory
 from megatron_agent.environments.base import Message
 from megatron_agent.environments.database import DatabaseEnvironment
+from megatron_agent.environments.literals import literal_eval
 
 
 def play_expert(tasks: Iterable[GeneratedTask], instruction: str) -> Iterator[Trajectory]:
@@ -31,6 +31,6 @@ class Expert:
             return f"{self.question.thought}\nAction: Operation\n```sql\n{self.question.sql}\n```"
         if self.modifies:
             return 'The table is changed.\nAction: Answer\nFinal Answer: ["none"]'
-        rows = ast.literal_eval(messages[-1]["content"])
+        rows = literal_eval(messages[-1]["content"])
         values = [str(value) for row in rows for value in row]
         return f"The result is the answer.\nAction: Answer\nFinal Answer: {json.dumps(values)}"

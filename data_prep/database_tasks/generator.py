@@ -1,6 +1,5 @@
 """Tables filled, questions drawn, labels computed by running the gold SQL."""
 
-import ast
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from data_prep.database_tasks.families import FAMILIES, Family
 from data_prep.database_tasks.questions import KINDS, Draft, Question, random_number
 from megatron_agent.environments.database.backend import SqliteBackend
 from megatron_agent.environments.database.task import MODIFICATIONS, DatabaseTask, Table, describe_table
+from megatron_agent.environments.literals import literal_eval
 from megatron_agent.errors import UserError
 
 
@@ -87,7 +87,7 @@ def gold_label(question: Question, draft: Draft, table: Table, backend: SqliteBa
     if question.category in MODIFICATIONS:
         after = backend.table_hash(table)
         return [after] if after != before else None
-    rows: list[tuple[Any, ...]] = ast.literal_eval(feedback)
+    rows: list[tuple[Any, ...]] = literal_eval(feedback)
     values = [value for row in rows for value in row]
     if not values or len(values) > 4 or None in values or len(set(values)) < len(values):
         return None

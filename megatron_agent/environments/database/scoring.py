@@ -1,8 +1,9 @@
 """AgentBench's judgement of an answer, and its category scores."""
 
-import ast
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+
+from megatron_agent.environments.literals import literal_eval
 
 QUERY_CATEGORIES = (
     "other",
@@ -27,7 +28,7 @@ def parse_answer(answer: str) -> list[object]:
         with warnings.catch_warnings():  # "\d" in a model's string is no concern of the user's
             warnings.simplefilter("ignore", SyntaxWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            return list(ast.literal_eval(answer.lstrip(" \t")))
+            return list(literal_eval(answer.lstrip(" \t")))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return [answer]
 
