@@ -33,6 +33,12 @@ EXTRAS = {
         "types-tqdm",
         "wandb",
     ],
+    "alfworld": ["alfworld==0.4.2", "textworld==1.7.0"],  # grammar and engine change between releases
+    "database": ["PyMySQL"],
+    "knowledge-graph": ["pyoxigraph>=0.5"],
+    "operating-system": ["docker"],
+    "webshop": ["thefuzz"],
+    "spacy": ["spacy"],
     "wandb": ["wandb"],
 }
 

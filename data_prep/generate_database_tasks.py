@@ -15,13 +15,13 @@ def generate_database_tasks(
     seed: int,
     output: str | Path,
     trajectories: str | Path | None = None,
-    instruction: str = "short",
+    prompt_style: str = "short",
 ) -> dict[str, int]:
     """Write `count` tasks in AgentBench's dbbench schema, and expert trajectories in AgentInstruct's.
 
     Labels come from running the gold SQL; trajectories from playing the environment, kept when the reward
     is 1. Returns counts: `tasks`, `trajectories`, and `dropped` (reward below 1). Raises UserError for an
-    unknown split or instruction.
+    unknown split or prompt_style.
     """
     from tqdm import tqdm
 
@@ -32,8 +32,8 @@ def generate_database_tasks(
     from megatron_agent.environments.database import INSTRUCTIONS
     from megatron_agent.files import atomic_write, check_writable
 
-    if instruction not in INSTRUCTIONS:
-        raise UserError(f"--instruction: expected one of {', '.join(INSTRUCTIONS)}, got {instruction!r}")
+    if prompt_style not in INSTRUCTIONS:
+        raise UserError(f"--prompt-style: expected one of {', '.join(INSTRUCTIONS)}, got {prompt_style!r}")
     for flag, path in (("--output", output), ("--trajectories", trajectories)):
         if path is not None:
             check_writable(path, flag)
@@ -43,7 +43,7 @@ def generate_database_tasks(
             handle.write(json.dumps(task_to_record(generated.task), ensure_ascii=False) + "\n")
     counts = {"tasks": len(tasks)}
     if trajectories is not None:
-        played = list(tqdm(play_expert(tasks, instruction), total=len(tasks), desc="expert", unit="task"))
+        played = list(tqdm(play_expert(tasks, prompt_style), total=len(tasks), desc="expert", unit="task"))
         kept = [trajectory_to_conversation(t, model="scripted expert") for t in played if t.reward == 1]
         counts["trajectories"] = write_conversations(trajectories, kept)
         counts["dropped"] = len(played) - len(kept)
@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, type=Path, help="tasks, JSONL")
     parser.add_argument("--trajectories", type=Path, help="also play the expert and write its trajectories here")
     parser.add_argument(
-        "--instruction",
+        "--prompt-style",
         default="short",
-        help="instruction text of the trajectories: short, or agentbench (the long MySQL prompt)",
+        help="prompt_style text of the trajectories: short, or paper (the long MySQL prompt)",
     )
     arguments = parser.parse_args(argv)
     counts = generate_database_tasks(
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.seed,
         arguments.output,
         arguments.trajectories,
-        arguments.instruction,
+        arguments.prompt_style,
     )
     print("  ".join(f"{name} {number}" for name, number in counts.items()))
 

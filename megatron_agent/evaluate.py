@@ -5,8 +5,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
+from megatron_agent.environments.registry import HELD_IN, get_task_kind
+from megatron_agent.environments.task_kind import TaskKind
 from megatron_agent.errors import UserError, run_command
 from megatron_agent.files import check_writable, read_json_object
 
@@ -14,7 +16,7 @@ _EPILOG = """\
 example, with a model served on this machine:
   transformers serve runs/hf --device cpu --host 127.0.0.1 --port 8000 &
   python -m megatron_agent.evaluate --task database --tasks runs/db/test.jsonl \\
-      --base-url http://127.0.0.1:8000/v1 --model runs/hf --output runs/db/scores --instruction short
+      --base-url http://127.0.0.1:8000/v1 --model runs/hf --output runs/db/scores --prompt-style short
 
 The output folder holds results.jsonl (one line a task, with its messages) and summary.json. A run that was
 stopped goes on where it was when the same command is given again.
@@ -30,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog=_EPILOG,
     )
     add = parser.add_argument
-    add("--task", default="database", help="kind of task (default: database)")
-    add("--tasks", required=True, type=Path, help="task file; for database: AgentBench's dbbench JSONL")
+    add("--task", required=True, help=f"{', '.join(HELD_IN)}; or a task of your own: my_task.py, my_package.my_task")
     add("--base-url", help="address of the server, usually ending in /v1")
     add("--model", help="model name the server knows")
     add("--endpoint", type=Path, help="file of launch/serve.sbatch, in place of --base-url, --model and --api-key")
@@ -42,43 +43,53 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--temperature", type=float, default=0.0, help="0 is greedy, as in the paper (default: 0)")
     add("--timeout", type=float, default=120.0, help="seconds to wait for one reply (default: 120)")
     add("--retries", type=int, default=3, help="further tries of a failed request (default: 3)")
-    add("--instruction", help="instruction text by name; for database: agentbench (default) or short")
     add("--system-prompt", help="system message sent before every conversation (default: none)")
     add(
         "--repetition-limit",
         type=int,
-        help="identical replies in a row that end an episode, 0 for never (default: the benchmark's; for database 0)",
+        help="identical replies in a row that end an episode, 0 for never (default: the benchmark's)",
     )
     add("--limit", type=int, help="play only the first LIMIT tasks")
-    print_summary(evaluate(parser.parse_args(argv)))
+    kind = _add_world_options(parser, argv)
+    print_summary(evaluate(kind, parser.parse_args(argv)))
 
 
-def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
+def _add_world_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> TaskKind:
+    """Add the flags of the kind of task that `--task` names, and return it."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--task", default="database")
+    kind = get_task_kind(first.parse_known_args(argv)[0].task)
+    group = parser.add_argument_group(f"options of {kind.name}")
+    types = get_type_hints(kind.options)
+    for option in fields(kind.options):
+        (kept,) = [t for t in get_args(types[option.name]) or (types[option.name],) if t is not type(None)]
+        flag = "--" + option.name.replace("_", "-")
+        group.add_argument(flag, type=kept, default=option.default, help=option.metadata["help"])
+    return kind
+
+
+def evaluate(kind: TaskKind, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the evaluation the command line describes and return its summary."""
     from megatron_agent.agents.client import OpenAIChatClient
     from megatron_agent.evaluation.fingerprint import model_fingerprint
     from megatron_agent.evaluation.runner import evaluate_tasks, make_settings
-    from megatron_agent.evaluation.tasks import get_task_kind
 
     _check_numbers(arguments)
     server = _server(arguments)
-    kind = get_task_kind(arguments.task)
-    instruction = arguments.instruction or kind.instructions[0]
-    if instruction not in kind.instructions:
-        raise UserError(f"--instruction: expected one of {', '.join(kind.instructions)}, got {instruction!r}")
+    options = kind.options(**{option.name: getattr(arguments, option.name) for option in fields(kind.options)})
+    if options.prompt_style not in kind.prompt_styles:
+        raise UserError(
+            f"--prompt-style: expected one of {', '.join(kind.prompt_styles)}, got {options.prompt_style!r}"
+        )
     check_writable(arguments.output / "results.jsonl", "--output")
-    tasks = kind.read_tasks(arguments.tasks)[: arguments.limit]
-    settings = make_settings(
-        kind,
-        arguments.tasks,
-        model=server.model,
-        model_sha256=model_fingerprint(server.folder) if server.folder and Path(server.folder).is_dir() else None,
-        instruction=instruction,
-        max_tokens=arguments.max_tokens,
-        temperature=arguments.temperature,
-        system_prompt=arguments.system_prompt,
-        repetition_limit=kind.repetition_limit if arguments.repetition_limit is None else arguments.repetition_limit,
-    )
+    fixed = {
+        "model": server.model,
+        "model_sha256": model_fingerprint(server.folder) if server.folder and Path(server.folder).is_dir() else None,
+        "max_tokens": arguments.max_tokens,
+        "temperature": arguments.temperature,
+        "system_prompt": arguments.system_prompt,
+        "repetition_limit": kind.repetition_limit if arguments.repetition_limit is None else arguments.repetition_limit,
+    }
     client = OpenAIChatClient(
         base_url=server.base_url,
         model=server.model,
@@ -88,7 +99,11 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         timeout=arguments.timeout,
         retries=arguments.retries,
     )
-    return evaluate_tasks(kind, tasks, client, settings, arguments.output, arguments.concurrency)
+    with kind.open(options) as world:
+        tasks = world.tasks[: arguments.limit]
+        settings = make_settings(kind, options, world, **fixed)
+        output, concurrency = arguments.output, arguments.concurrency
+        return evaluate_tasks(kind, world, tasks, lambda _: client, settings, output, concurrency)
 
 
 @dataclass(frozen=True)

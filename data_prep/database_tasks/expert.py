@@ -12,9 +12,9 @@ from megatron_agent.environments.database import DatabaseEnvironment
 from megatron_agent.environments.literals import literal_eval
 
 
-def play_expert(tasks: Iterable[GeneratedTask], instruction: str) -> Iterator[Trajectory]:
+def play_expert(tasks: Iterable[GeneratedTask], prompt_style: str) -> Iterator[Trajectory]:
     """Play every task with the expert and yield its trajectory, whatever the reward."""
-    environment = DatabaseEnvironment(instruction)
+    environment = DatabaseEnvironment(prompt_style)
     for generated in tasks:
         yield play(environment, generated.task, ScriptedClient(Expert(generated)))
 

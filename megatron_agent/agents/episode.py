@@ -30,15 +30,15 @@ def play(
     done before; a server that is not there raises UserError.
     """
     started = time.monotonic()
-    messages = environment.reset(task)
-    context_messages = len(messages)
+    context = environment.reset(task)
+    messages, conversation = list(context), list(context)
     prefix: list[Message] = [{"role": "system", "content": system_prompt}] if system_prompt else []
     replies: list[Reply] = []
     error: str | None = None
     try:
         while True:
             try:
-                reply = client.complete([*prefix, *truncate_history(messages, max_segments)])
+                reply = client.complete([*prefix, *truncate_history(conversation, max_segments)])
             except ContextLimitError as limit:
                 observation, error = environment.stop("context limit"), str(limit)
                 break
@@ -46,45 +46,49 @@ def play(
                 observation, error = replace(environment.stop("task error"), reward=0.0), str(failure)
                 break
             replies.append(reply)
-            messages.append({"role": "assistant", "content": reply.text})
+            _append(messages, conversation, "assistant", reply.text)
             observation = environment.step(reply.text)
             if not observation.done and _repeats(replies, repetition_limit):
                 observation = environment.stop("repetition")
             if observation.done:
                 break
-            messages.append({"role": "user", "content": observation.text})
+            if observation.restart:
+                conversation = list(context[:-1])
+            _append(messages, conversation, "user", observation.text)
     finally:
         environment.close()
-    return _trajectory(task, messages, context_messages, observation, replies, time.monotonic() - started, error)
+    return _trajectory(task, messages, len(context), observation, replies, time.monotonic() - started, error)
 
 
 def play_many(
     tasks: Sequence[Any],
     make_environment: Callable[[], Environment],
-    client: ChatClient,
+    client_for: Callable[[Any], ChatClient],
     concurrency: int = 8,
     **options: Any,
 ) -> Iterator[Trajectory]:
     """Play `tasks` in `concurrency` threads and yield trajectories as they finish (not in order).
 
-    Each episode gets its own environment. The first exception (a dead server, Ctrl-C) cancels what has not
+    Each episode gets its own environment and the client that `client_for` gives for its task (a served model's is
+    the same for all, an expert's knows its task). The first exception (a dead server, Ctrl-C) cancels what has not
     started, ends running episodes at their next request, and is raised. `options` go to :func:`play`.
     """
     queue = iter(tasks)
-    stopping = _StoppingClient(client)
+    stopped = Event()
     with ThreadPoolExecutor(max_workers=concurrency) as pool:
         running: set[Future[Trajectory]] = set()
         try:
             while True:
                 while len(running) < concurrency and (task := next(queue, None)) is not None:
-                    running.add(pool.submit(play, make_environment(), task, stopping, **options))
+                    client = _StoppingClient(client_for(task), stopped)
+                    running.add(pool.submit(play, make_environment(), task, client, **options))
                 if not running:
                     return
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     yield future.result()
         finally:
-            stopping.stopped.set()
+            stopped.set()
             for future in running:
                 future.cancel()
 
@@ -92,14 +96,19 @@ def play_many(
 class _StoppingClient:
     """Passes requests on until `stopped` is set."""
 
-    def __init__(self, client: ChatClient) -> None:
+    def __init__(self, client: ChatClient, stopped: Event) -> None:
         self.client = client
-        self.stopped = Event()
+        self.stopped = stopped
 
     def complete(self, messages: Sequence[Message]) -> Reply:
         if self.stopped.is_set():
             raise CancelledError
         return self.client.complete(messages)
+
+
+def _append(messages: list[Message], conversation: list[Message], role: str, text: str) -> None:
+    messages.append({"role": role, "content": text})
+    conversation.append(messages[-1])
 
 
 def _repeats(replies: Sequence[Reply], limit: int) -> bool:
@@ -124,6 +133,7 @@ def _trajectory(
         messages=tuple(messages),
         context_messages=context_messages,
         reward=observation.reward,
+        scores=dict(observation.scores),
         status=observation.status,
         rounds=len(replies),
         seconds=seconds,

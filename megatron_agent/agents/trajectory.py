@@ -1,7 +1,7 @@
 """What was played, and its form as training data."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from megatron_agent.chat.conversation import Conversation, Turn
 from megatron_agent.environments.base import Message, Status
@@ -15,7 +15,8 @@ class Trajectory:
 
     The first `context_messages` messages came from the environment's reset: assistant messages among them
     (the acknowledgement, demonstrations) are context, not the model's. Token counts are sums over the
-    episode's requests, None if the server reported none. `error` explains a `task error`.
+    episode's requests, None if the server reported none.
+    `scores` are the environment's further figures. `error` explains a `task error`.
     """
 
     task_id: str
@@ -28,6 +29,7 @@ class Trajectory:
     seconds: float
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
 
 

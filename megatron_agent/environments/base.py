@@ -1,6 +1,7 @@
 """What every environment looks like from outside: text in, text out, a reward at the end."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
 Message = dict[str, str]
@@ -24,14 +25,18 @@ STATUSES: tuple[str, ...] = get_args(Status)
 class Observation:
     """The environment's answer to one reply.
 
-    `text` is the next user message (empty when the episode is over). `reward` lies in [0, 1] and `status` is
-    set only when `done`.
+    `text` is the next user message (empty when the episode is over). `reward` lies in [0, 1]; it, `status` and
+    `scores` (further figures of the benchmark by name, such as exact match beside F1) are set only when `done`.
+    With `restart` the conversation begins again: the next request holds the messages of `reset` but the last, and
+    `text` in its place (Mind2Web asks each choice of its tournament without memory of the others).
     """
 
     text: str
     done: bool
     reward: float = 0.0
     status: Status | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    restart: bool = False
 
 
 class Task(Protocol):

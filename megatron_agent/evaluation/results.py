@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_agent.agents.trajectory import Trajectory
+from megatron_agent.environments.task_kind import EpisodeScore
 from megatron_agent.errors import UserError
 from megatron_agent.files import read_json_lines_tolerating_cut_tail
 
@@ -16,6 +17,11 @@ def result_of(trajectory: Trajectory) -> Result:
     fields = asdict(trajectory)
     messages = list(fields.pop("messages"))
     return {"id": fields.pop("task_id"), **fields, "seconds": round(trajectory.seconds, 3), "messages": messages}
+
+
+def score_of(result: Result) -> EpisodeScore:
+    """Return what the scores of a task are made of from one line."""
+    return EpisodeScore(result["category"], result["reward"], result["status"], result.get("scores", {}))
 
 
 def read_results(path: Path) -> dict[str, Result]:

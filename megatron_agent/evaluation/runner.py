@@ -1,17 +1,18 @@
 """Play a task file to the end, from wherever an earlier run stopped."""
 
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from megatron_agent.agents.client import ChatClient
 from megatron_agent.agents.episode import play_many
+from megatron_agent.environments.task_kind import Fact, TaskKind, World, WorldOptions
 from megatron_agent.errors import UserError
-from megatron_agent.evaluation.results import read_results, result_of
+from megatron_agent.evaluation.results import read_results, result_of, score_of
 from megatron_agent.evaluation.summary import summarize
-from megatron_agent.evaluation.tasks import TaskKind
 from megatron_agent.files import append_json_line, atomic_write, read_json_object, sha256_file, write_json_lines
 
 
@@ -22,19 +23,23 @@ class EvaluationSettings:
     task: str
     tasks_sha256: str
     model: str
-    instruction: str
+    prompt_style: str
     max_tokens: int
     model_sha256: str | None = None
     """Fingerprint of the model's files when `model` is a folder on this machine."""
     temperature: float = 0.0
     system_prompt: str | None = None
     repetition_limit: int = 0
+    prompt_sha256: str | None = None
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    """What the opened world adds: its engine, its catalogue (`World.facts`)."""
 
 
 def evaluate_tasks(
     kind: TaskKind,
+    world: World,
     tasks: Sequence[Any],
-    client: ChatClient,
+    client_for: Callable[[Any], ChatClient],
     settings: EvaluationSettings,
     output: str | Path,
     concurrency: int = 8,
@@ -56,8 +61,8 @@ def evaluate_tasks(
     remaining = [task for task in tasks if task.id not in results]
     played = play_many(
         remaining,
-        lambda: kind.make_environment(settings.instruction),
-        client,
+        world.make_environment,
+        client_for,
         concurrency,
         system_prompt=settings.system_prompt,
         repetition_limit=settings.repetition_limit,
@@ -80,16 +85,32 @@ def evaluate_tasks(
     finished = [results[task.id] for task in tasks]
     summary = {
         **summarize(finished),
-        "metrics": kind.metrics((result["category"], result["reward"]) for result in finished),
+        "main_metric": kind.main_metric,
+        "metrics": kind.metrics([score_of(result) for result in finished]),
         "settings": asdict(settings),
     }
     _write_json(output / "summary.json", summary)
     return summary
 
 
-def make_settings(kind: TaskKind, tasks_path: str | Path, **fields: Any) -> EvaluationSettings:
-    """Return the settings of a run over a task file; `fields` are those of :class:`EvaluationSettings`."""
-    return EvaluationSettings(task=kind.name, tasks_sha256=sha256_file(tasks_path), **fields)
+def make_settings(kind: TaskKind, options: WorldOptions, world: World, **fields: Any) -> EvaluationSettings:
+    """Return the settings of a run in an opened world; `fields` are those of :class:`EvaluationSettings`."""
+    return EvaluationSettings(
+        task=kind.name,
+        tasks_sha256=tasks_fingerprint(world.tasks),
+        prompt_style=options.prompt_style,
+        prompt_sha256=sha256_file(options.prompt_file) if options.prompt_file else None,
+        facts=dict(world.facts),
+        **fields,
+    )
+
+
+def tasks_fingerprint(tasks: Sequence[Any]) -> str:
+    """Return a SHA-256 over the tasks' fields, so that a resumed run plays what the stopped one did."""
+    digest = hashlib.sha256()
+    for task in tasks:
+        digest.update(repr(task).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _check_settings(output: Path, settings: EvaluationSettings) -> None:

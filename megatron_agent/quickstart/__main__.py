@@ -143,7 +143,7 @@ def evaluate(runner: StepRunner, precision: str) -> None:
             output.mkdir(parents=True, exist_ok=True)
             dtype = "bfloat16" if precision == "bf16" else "float32"
             with serve(folder, dtype, output / "server.log") as base_url:
-                command = ["megatron_agent.evaluate", "--task", "database", "--instruction", "short"]
+                command = ["megatron_agent.evaluate", "--task", "database", "--prompt-style", "short"]
                 command += ["--tasks", str(FOLDER / "data" / "test_tasks.jsonl"), "--output", str(output)]
                 command += ["--base-url", base_url, "--model", str(folder), "--system-prompt", SYSTEM_PROMPT]
                 run_module([*command, "--concurrency", str(CONCURRENCY), "--repetition-limit", "3"])

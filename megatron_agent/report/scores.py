@@ -8,7 +8,6 @@ from typing import Any
 
 from megatron_agent.errors import UserError
 from megatron_agent.evaluation.summary import wilson_interval
-from megatron_agent.evaluation.tasks import TASK_KINDS
 from megatron_agent.files import read_json_object
 
 MEND = "evaluate again, or remove the folder"
@@ -28,12 +27,8 @@ class Score:
     metrics: dict[str, float]
     """As the benchmark of the task computes them."""
     settings: dict[str, Any]
-
-    @property
-    def main_metric(self) -> str | None:
-        """Name of the metric that the paper reports; None where the task is not known or the summary lacks it."""
-        kind = TASK_KINDS.get(self.task)
-        return kind.main_metric if kind is not None and kind.main_metric in self.metrics else None
+    main_metric: str | None = None
+    """Name of the metric that the paper reports."""
 
     @property
     def rate(self) -> float:
@@ -71,7 +66,8 @@ def read_score(folder: Path) -> Score | None:
         and isinstance(metrics, dict)
         and all(isinstance(value, int | float) and math.isfinite(value) for value in metrics.values())
     ):
-        return Score(task, folder, tasks, successes, metrics, settings)
+        main_metric = summary.get("main_metric")
+        return Score(task, folder, tasks, successes, metrics, settings, main_metric if main_metric in metrics else None)
     raise UserError(
         f"{path}: expected a summary of megatron_agent.evaluate with the counts tasks and successes, metrics, and "
         f"settings with a task; got tasks {tasks!r}, successes {successes!r}, task {task!r}; {MEND}"

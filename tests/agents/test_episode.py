@@ -129,7 +129,7 @@ def test_play_many_plays_all_at_once() -> None:
         return ANSWER
 
     tasks = [task(i) for i in range(8)]
-    played = list(play_many(tasks, DatabaseEnvironment, ScriptedClient(respond), concurrency=4))
+    played = list(play_many(tasks, DatabaseEnvironment, lambda _: ScriptedClient(respond), concurrency=4))
     assert sorted(t.task_id for t in played) == sorted(t.id for t in tasks)
     assert all(t.reward == 1 for t in played)
 
@@ -145,7 +145,9 @@ def test_play_many_ends_running_episodes_when_it_is_left() -> None:
         time.sleep(0.1)
         return LOOK
 
-    played = play_many([task(i) for i in range(9)], DatabaseEnvironment, ScriptedClient(respond), concurrency=3)
+    played = play_many(
+        [task(i) for i in range(9)], DatabaseEnvironment, lambda _: ScriptedClient(respond), concurrency=3
+    )
     assert next(played).reward == 1
     played.close()  # type: ignore[attr-defined]
     assert len(requests) <= 6
@@ -153,4 +155,4 @@ def test_play_many_ends_running_episodes_when_it_is_left() -> None:
 
 def test_play_many_stops_at_a_dead_server() -> None:
     with pytest.raises(UserError, match="no server"):
-        list(play_many([task(i) for i in range(50)], DatabaseEnvironment, Failing(UserError("no server"))))
+        list(play_many([task(i) for i in range(50)], DatabaseEnvironment, lambda _: Failing(UserError("no server"))))

@@ -183,5 +183,5 @@ def test_instructions_share_the_grammar() -> None:
     for text in INSTRUCTIONS.values():
         assert "Action: Operation\n```sql\n" in text
         assert 'Action: Answer\nFinal Answer: ["' in text
-    with pytest.raises(UserError, match="unknown instruction 'long'; expected one of agentbench, short"):
+    with pytest.raises(UserError, match="--prompt-style: expected one of paper, short, got 'long'"):
         DatabaseEnvironment("long")

@@ -46,8 +46,8 @@ class Expert:
 
 
 def command(tasks: Path, url: str, output: Path, *more: str) -> list[str]:
-    return ["--tasks", str(tasks), "--base-url", url, "--model", "m", "--output", str(output),
-            "--instruction", "short", *more]  # fmt: skip
+    return ["--task", "database", "--tasks", str(tasks), "--base-url", url, "--model", "m", "--output", str(output),
+            "--prompt-style", "short", *more]  # fmt: skip
 
 
 def read(output: Path) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def test_damaged_results_are_refused(tasks: Path, tmp_path: Path, line: bytes, m
     ("more", "message"),
     [
         (["--task", "chess"], "--task: expected one of database"),
-        (["--instruction", "long"], "--instruction: expected one of agentbench, short"),
+        (["--prompt-style", "long"], "--prompt-style: expected one of paper, short"),
         (["--concurrency", "0"], "--concurrency: expected at least 1"),
         (["--max-tokens", "0"], "--max-tokens: expected at least 1"),
         (["--limit", "0"], "--limit: expected at least 1, got 0"),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from megatron_agent.environments.database.scoring import category_scores
+from megatron_agent.evaluation.results import score_of
 from megatron_agent.evaluation.runner import EvaluationSettings
 from megatron_agent.evaluation.summary import summarize
-from megatron_agent.evaluation.tasks import TASK_KINDS
 from megatron_agent.files import append_json_line
 from megatron_agent.model.checkpoint_folder import begin_checkpoint, commit_checkpoint, write_run_file
 from megatron_agent.training.config import config_to_dict, parse_config
@@ -80,8 +81,8 @@ def write_evaluation(
     """Write what `megatron_agent.evaluate` leaves: settings, results, and when finished the summary."""
     folder.mkdir(parents=True)
     held = asdict(
-        EvaluationSettings(**{"tasks_sha256": "t", "model": "m", "instruction": "short", "max_tokens": 128, **settings},
-                           task=task)
+        EvaluationSettings(task=task, **{"tasks_sha256": "t", "model": "m", "prompt_style": "short",
+                                         "max_tokens": 128, **settings})
     )  # fmt: skip
     (folder / "settings.json").write_text(json.dumps(held))
     results = []
@@ -90,7 +91,7 @@ def write_evaluation(
         results.append(result | {"rounds": 2, "prompt_tokens": 5, "completion_tokens": 5})
         append_json_line(folder / "results.jsonl", results[-1])
     if finished:
-        metrics = TASK_KINDS["database"].metrics((result["category"], result["reward"]) for result in results)
-        summary = {**summarize(results), "metrics": metrics, "settings": held}
+        metrics = category_scores(map(score_of, results))
+        summary = {**summarize(results), "main_metric": "overall_cat_accuracy", "metrics": metrics, "settings": held}
         (folder / "summary.json").write_text(json.dumps(summary))
     return folder

@@ -150,13 +150,13 @@ def test_evaluations_outside_of_runs_go_by_their_model(tmp_path: Path) -> None:
 def test_a_task_evaluated_twice_and_settings_that_differ(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 0.2)
     write_evaluation(run / "evaluation" / "a", 1, 10)
-    write_evaluation(run / "evaluation" / "b", 2, 10, instruction="agentbench", model="another name")
+    write_evaluation(run / "evaluation" / "b", 2, 10, prompt_style="paper", model="another name")
     report = collect([tmp_path])
     assert list(only(report).scores) == ["database (evaluation/a)", "database (evaluation/b)"]
     assert report.mean(only(report)) is None
     assert report.remarks == [
         "run has 2 scores on database: no mean over its tasks is taken",
-        "scores on database are not all comparable: they differ in instruction",
+        "scores on database are not all comparable: they differ in prompt_style",
     ]
 
 

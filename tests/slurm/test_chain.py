@@ -130,7 +130,7 @@ def test_reproduce_runs_from_raw_data_to_a_report(site: Site, raw: Path) -> None
     site.write_cluster_env()
     command = [
         LAUNCH / "reproduce.sh", "mini", "--config", raw / "mini.yaml", "--tasks", raw / "tasks.jsonl",
-        "--evaluate-options", "--instruction short",
+        "--evaluate-options", "--prompt-style short",
     ]  # fmt: skip
     done = site.run(*command)
     assert done.returncode == 0, done.stderr

@@ -41,8 +41,8 @@ or answer:
 Action: Answer
 Final Answer: ["ANSWER"]"""
 
-INSTRUCTIONS = {"agentbench": _AGENTBENCH, "short": _SHORT}
-"""Instruction texts by name: AgentBench's own, and a short one for small models. The grammar is the same."""
+INSTRUCTIONS = {"paper": _AGENTBENCH, "short": _SHORT}
+"""Instruction texts by prompt style: AgentBench's own, and a short one for small models. The grammar is the same."""
 
 
 class DatabaseEnvironment:
@@ -55,13 +55,13 @@ class DatabaseEnvironment:
 
     def __init__(
         self,
-        instruction: str = "agentbench",
+        prompt_style: str = "paper",
         backend: TableBackend | None = None,
         max_rounds: int = MAX_ROUNDS,
     ) -> None:
-        if instruction not in INSTRUCTIONS:
-            raise UserError(f"unknown instruction {instruction!r}; expected one of {', '.join(INSTRUCTIONS)}")
-        self.instruction = INSTRUCTIONS[instruction]
+        if prompt_style not in INSTRUCTIONS:
+            raise UserError(f"--prompt-style: expected one of {', '.join(INSTRUCTIONS)}, got {prompt_style!r}")
+        self.instruction = INSTRUCTIONS[prompt_style]
         self.backend = backend if backend is not None else SqliteBackend()
         self.max_rounds = max_rounds
         self._task: DatabaseTask | None = None

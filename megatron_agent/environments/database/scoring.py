@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 from megatron_agent.environments.literals import literal_eval
+from megatron_agent.environments.task_kind import EpisodeScore
 
 QUERY_CATEGORIES = (
     "other",
@@ -47,16 +48,16 @@ def answer_is_correct(answer: str, label: Sequence[object]) -> bool:
         return False
 
 
-def category_scores(results: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Return AgentBench's accuracies from (category, reward) pairs.
+def category_scores(episodes: Iterable[EpisodeScore]) -> dict[str, float]:
+    """Return AgentBench's accuracies by category.
 
     `SELECT_accuracy` takes every type that is neither INSERT nor UPDATE; `overall_cat_accuracy`, the number
     the paper reports as "Database", is the mean of SELECT, INSERT and UPDATE, where a class without tasks
     counts 0 as in AgentBench.
     """
     rewards: dict[str, list[float]] = {}
-    for category, reward in results:
-        rewards.setdefault(category, []).append(reward)
+    for episode in episodes:
+        rewards.setdefault(episode.category, []).append(episode.reward)
     select = [value for name, values in rewards.items() if name not in ("INSERT", "UPDATE") for value in values]
     groups: Mapping[str, list[float]] = {**rewards, "SELECT": select}
     scores = {f"{name}_accuracy": sum(values) / len(values) for name, values in groups.items() if values}
