@@ -11,6 +11,9 @@ PYTEST_ARGS ?=
 QUICK_TESTS := $(addprefix tests/,agents chat checkpoints_convert dataset environments evaluation image \
   test_configuration.py test_errors_and_files.py test_imports.py test_processes.py)
 
+# Tests of several processes, which need both cores of a small machine, or which time out when starved.
+ALONE := $(addprefix tests/,gpu image model quickstart slurm training)
+
 .PHONY: quickstart test test-quick test-image lint format clean
 .DELETE_ON_ERROR:
 
@@ -18,7 +21,8 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m megatron_agent.quickstart
 
 test: lint $(VENV)/installed-alfworld
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(addprefix --ignore=,$(ALONE)) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ALONE) $(PYTEST_ARGS)
 
 test-quick: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(QUICK_TESTS) $(PYTEST_ARGS)
