@@ -1,0 +1,1 @@
+"""A generated shop in the layout of WebShop's own files: products, attributes, instructions, reviews."""

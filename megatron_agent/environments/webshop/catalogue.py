@@ -1,0 +1,119 @@
+"""The catalogue: products, goals and full-text index in one SQLite file, read by any number of threads."""
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock, local
+from typing import Any
+from urllib.parse import quote
+
+from megatron_agent.environments.webshop.goal import WebShopTask, to_task
+from megatron_agent.environments.webshop.product import Product
+from megatron_agent.errors import UserError
+
+SCHEMA_VERSION = 1
+BUILD = "python -m data_prep.build_webshop_catalogue"
+SCHEMA = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE products (
+    position INTEGER PRIMARY KEY, asin TEXT NOT NULL UNIQUE, category TEXT NOT NULL, query TEXT NOT NULL,
+    record BLOB NOT NULL
+);
+CREATE TABLE attributes (attribute TEXT, position INTEGER, PRIMARY KEY (attribute, position)) WITHOUT ROWID;
+CREATE TABLE goals (number INTEGER PRIMARY KEY, record TEXT NOT NULL);
+CREATE INDEX products_by_category ON products (category);
+CREATE INDEX products_by_query ON products (query);
+CREATE VIRTUAL TABLE documents USING fts5(text, content='', tokenize='porter unicode61');
+"""
+"""`position` is a product's place in items_shuffle.json; the index holds no copy of the texts."""
+_LISTINGS = {
+    "category": "FROM products WHERE category = ?",
+    "query": "FROM products WHERE query = ?",
+    "attribute": "FROM products JOIN attributes USING (position) WHERE attribute = ?",
+}
+
+
+class Catalogue:
+    """A finished catalogue file, open for reading. Every thread gets a connection of its own."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file; UserError when it is not a catalogue, or not a finished one."""
+        self.path = path
+        self._local = local()
+        self._connections: list[sqlite3.Connection] = []
+        self._lock = Lock()
+        self.facts: dict[str, str] = {}
+        try:
+            self.facts = dict(self.rows("SELECT name, value FROM facts"))
+        except sqlite3.Error as error:
+            self.close()
+            raise UserError(f"{path}: expected a WebShop catalogue ({error}); build one with {BUILD}") from error
+        if self.facts.get("version") != str(SCHEMA_VERSION) or "complete" not in self.facts:
+            self.close()
+            found = "an unfinished one" if self.facts.get("version") == str(SCHEMA_VERSION) else "another version"
+            raise UserError(f"{path}: expected a finished WebShop catalogue, got {found}; build it with {BUILD}")
+        self.product = lru_cache(maxsize=8192)(self._product)
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a query and return all its rows."""
+        return self._connection().execute(sql, values).fetchall()
+
+    def count(self) -> int:
+        """Return the number of products."""
+        return int(self.rows("SELECT count(*) FROM products")[0][0])
+
+    def asin_at(self, rank: int) -> str:
+        """Return the asin of the product at a rank of the file's order, from 0."""
+        return str(self.rows("SELECT asin FROM products ORDER BY position LIMIT 1 OFFSET ?", (rank,))[0][0])
+
+    def listing(self, kind: str, value: str, offset: int, limit: int) -> tuple[int, list[str]]:
+        """Return how many products have this category, query or attribute, and the asins of one page of them."""
+        chosen = _LISTINGS[kind]
+        total = self.rows(f"SELECT count(*) {chosen}", (value,))[0][0]
+        page = self.rows(f"SELECT asin {chosen} ORDER BY position LIMIT ? OFFSET ?", (value, limit, offset))
+        return total, [asin for (asin,) in page]
+
+    def tasks(self, start: int = 0, end: int = 1 << 62) -> list[WebShopTask]:
+        """Return the goals whose numbers are in a range, the end not included."""
+        rows = self.rows(
+            "SELECT number, record FROM goals WHERE number >= ? AND number < ? ORDER BY number", (start, end)
+        )
+        return [to_task(number, json.loads(record)) for number, record in rows]
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+
+    def known(self, asins: Sequence[str]) -> list[str]:
+        """Return those of some asins that are in the catalogue."""
+        return [asin for asin in asins if self.rows("SELECT 1 FROM products WHERE asin = ?", (asin,))]
+
+    def _product(self, asin: str) -> Product:
+        ((record,),) = self.rows("SELECT record FROM products WHERE asin = ?", (asin,))
+        return Product.from_record(unpack(record))
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            address = f"file:{quote(str(self.path.absolute()))}?mode=ro&immutable=1"
+            connection = sqlite3.connect(address, uri=True, check_same_thread=False)
+            self._local.connection = connection
+            with self._lock:
+                self._connections.append(connection)
+        return connection
+
+
+def pack(record: Any) -> bytes:
+    """Return a record as compressed JSON: a third of its size in the full catalogue."""
+    return zlib.compress(json.dumps(record, ensure_ascii=False).encode())
+
+
+def unpack(data: bytes) -> Any:
+    """Return the record that :func:`pack` wrote."""
+    return json.loads(zlib.decompress(data))
