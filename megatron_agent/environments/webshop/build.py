@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from megatron_agent.chat.conversation import refuse_lone_surrogates
 from megatron_agent.environments.webshop.catalogue import SCHEMA, SCHEMA_VERSION, pack, unpack
 from megatron_agent.environments.webshop.goal import human_goals, shuffled
 from megatron_agent.environments.webshop.json_files import BLOCK_BYTES, Progress, stream_entries
@@ -67,9 +66,9 @@ def build_catalogue(sources: Sources, output: Path, progress: Progress = lambda 
     try:
         if not resumed:
             _begin(connection, key)
-        _store_by_asin(connection, "attributes", _attributes_by_asin(sources, progress))
+        _store_by_asin(connection, "attributes", sources.attributes, _attributes_by_asin(sources, progress))
         if sources.reviews is not None:
-            _store_by_asin(connection, "reviews", _reviews_by_asin(sources.reviews, progress))
+            _store_by_asin(connection, "reviews", sources.reviews, _reviews_by_asin(sources.reviews, progress))
         _store_products(connection, sources, progress)
         _store_goals(connection, sources.goals, progress)
         connection.executescript("DROP TABLE by_asin; INSERT INTO documents (documents) VALUES ('optimize');")
@@ -91,11 +90,11 @@ def _begin(connection: sqlite3.Connection, key: str) -> None:
     connection.commit()
 
 
-def _store_by_asin(connection: sqlite3.Connection, kind: str, entries: Iterator[tuple[str, Any]]) -> None:
+def _store_by_asin(connection: sqlite3.Connection, kind: str, path: Path, entries: Iterator[tuple[str, Any]]) -> None:
     """Keep what another file knows of the products where the product of an asin finds it."""
     if _get_fact(connection, kind) is not None:
         return
-    rows = ((kind, asin, pack(value)) for asin, value in entries)
+    rows = ((kind, asin, pack(value, f"{path}: {asin}")) for asin, value in entries)
     connection.executemany("INSERT OR REPLACE INTO by_asin VALUES (?, ?, ?)", rows)
     _set_fact(connection, kind, "stored")
     connection.commit()
@@ -148,10 +147,9 @@ def _store_products(connection: sqlite3.Connection, sources: Sources, progress: 
 
 def _store_product(connection: sqlite3.Connection, position: int, product: Product, where: str) -> None:
     """Store a product unless its asin is known: the original keeps the first of several."""
-    refuse_lone_surrogates(json.dumps(product.to_record(), ensure_ascii=False), where)
     inserted = connection.execute(
         "INSERT OR IGNORE INTO products VALUES (?, ?, ?, ?, ?)",
-        (position, product.asin, product.category, product.query, pack(product.to_record())),
+        (position, product.asin, product.category, product.query, pack(product.to_record(), where)),
     )
     if inserted.rowcount == 1:
         connection.execute("INSERT INTO documents (rowid, text) VALUES (?, ?)", (position, product.search_text))
@@ -165,7 +163,7 @@ def _store_goals(connection: sqlite3.Connection, path: Path, progress: Progress)
     found = []
     for asin in instructions:
         found += connection.execute("SELECT position, record FROM products WHERE asin = ?", (asin,)).fetchall()
-    goals = []
+    goals: list[dict[str, Any]] = []
     for _, data in sorted(found):
         product = Product.from_record(unpack(data))
         goals += human_goals(product, instructions[product.asin], f"{path}: {product.asin}")

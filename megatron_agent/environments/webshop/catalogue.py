@@ -10,6 +10,7 @@ from threading import Lock, local
 from typing import Any
 from urllib.parse import quote
 
+from megatron_agent.chat.conversation import refuse_lone_surrogates
 from megatron_agent.environments.webshop.goal import WebShopTask, to_task
 from megatron_agent.environments.webshop.product import Product
 from megatron_agent.errors import UserError
@@ -71,6 +72,7 @@ class Catalogue:
 
     def listing(self, kind: str, value: str, offset: int, limit: int) -> tuple[int, list[str]]:
         """Return how many products have this category, query or attribute, and the asins of one page of them."""
+        value = value.encode("utf-8", "replace").decode()  # a model can write what is not Unicode text
         chosen = _LISTINGS[kind]
         total = self.rows(f"SELECT count(*) {chosen}", (value,))[0][0]
         page = self.rows(f"SELECT asin {chosen} ORDER BY position LIMIT ? OFFSET ?", (value, limit, offset))
@@ -109,9 +111,11 @@ class Catalogue:
         return connection
 
 
-def pack(record: Any) -> bytes:
-    """Return a record as compressed JSON: a third of its size in the full catalogue."""
-    return zlib.compress(json.dumps(record, ensure_ascii=False).encode())
+def pack(record: Any, where: str) -> bytes:
+    """Return a record as compressed JSON; UserError, after `where`, when a text of it is not Unicode."""
+    text = json.dumps(record, ensure_ascii=False)
+    refuse_lone_surrogates(text, where)
+    return zlib.compress(text.encode())
 
 
 def unpack(data: bytes) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from megatron_agent.chat.conversation import refuse_lone_surrogates
 from megatron_agent.environments.webshop.product import Product
 from megatron_agent.errors import UserError
 
@@ -113,4 +114,5 @@ def _instruction(record: Any, where: str) -> tuple[str, list[str], list[str] | d
         raise UserError(
             f"{where}: expected instruction_options to be a list or an object of texts, got {str(options)[:60]!r}"
         )
+    refuse_lone_surrogates(" ".join([text, *attributes, *values]), where)
     return text, attributes, options  # type: ignore[return-value]

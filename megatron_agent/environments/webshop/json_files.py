@@ -59,7 +59,7 @@ def _decode(
     while True:
         try:
             value, end = decoder.raw_decode(text, start)
-            if end < len(text):  # a number at the end of a block may go on
+            if end < len(text) and text[end] not in ".eE":  # a number at the end of a block may go on
                 return value, text, end
             failure: ValueError | RecursionError = ValueError("the file ends")
         except (ValueError, RecursionError) as error:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from megatron_agent.errors import UserError
@@ -43,7 +43,7 @@ class Product:
 
     def to_record(self) -> dict[str, Any]:
         """Return the product as JSON values."""
-        return asdict(self)
+        return {**vars(self), "reviews": [vars(review) for review in self.reviews]}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Product":

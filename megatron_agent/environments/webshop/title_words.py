@@ -13,17 +13,13 @@ TitleWords = Callable[[str], tuple[str, ...]]
 NOUN_TAGS = ("PNOUN", "NOUN", "PROPN")
 """The original's list; no tag is called PNOUN."""
 _NOT_NOUNS = """
-    a about above additional adjustable after all an and any are as at be best big black blue brown but by can clear
-    comfortable compatible cute dark deep double dry durable each easy elegant extra fashionable fast fit fits flat for
-    free fresh from full good great green grey gray heavy her high his hot in included into is it its large latest light
-    lightweight long loose low made medium mini more multi natural new no non not of off on one only or organic our out
-    over perfect plus portable pure purple quick red removable replacement round set single sleeveless slim small smart
-    so soft solid strong super suitable than that the their them these this thick thin three to top two ultra under up
-    use used using very warm washable waterproof wet white wide will wireless with without women's men's yellow you your
+    about above after all an and any are as at based be but by can designed each etc for from fully her his in included
+    into is it its large made make medium ml more my of on one only or our out over padded pcs per reduce some than that
+    the their them these this three through to true two under up use used using very wear will with without xl you your
     """
 NOT_NOUNS = frozenset(_NOT_NOUNS.split())
-"""Words that spaCy seldom takes for nouns in product titles: function words and the commonest adjectives."""
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+"""Words that spaCy seldom takes for nouns in product titles, where it takes most adjectives for names."""
+_WORD = re.compile(r"[^\W\d_]+")
 
 
 def content_words(title: str) -> tuple[str, ...]:
