@@ -59,7 +59,11 @@ def open_webshop(options: WebShopOptions) -> Iterator[World]:
         catalogue = stack.enter_context(closing(Catalogue(path)))
         tasks = catalogue.tasks(*SPLITS[options.split]) if options.split else catalogue.tasks()
         if not tasks:
-            raise UserError(f"--tasks {path}: holds no goals of --split {options.split}, which are {SPLITS}")
+            first, end = SPLITS[options.split] if options.split else (0, 1)
+            raise UserError(
+                f"--tasks {path}: expected goals from number {first} to {end - 1}, it holds {len(catalogue.tasks())}; "
+                f"choose another --split, or build the catalogue from more of the original's products with {BUILD}"
+            )
         engine: SearchEngine = SqliteSearch(catalogue)
         if options.webshop_lucene_index is not None:
             engine = LuceneSearch(options.webshop_lucene_index, catalogue)

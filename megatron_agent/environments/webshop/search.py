@@ -40,8 +40,9 @@ class SqliteSearch:
         if not query:
             return []
         rows = self.catalogue.rows(
-            "SELECT products.asin FROM documents JOIN products ON products.position = documents.rowid "
-            "WHERE documents MATCH ? ORDER BY bm25(documents), documents.rowid LIMIT ?",
+            "SELECT asin FROM (SELECT rowid AS position, bm25(documents) AS score FROM documents "
+            "WHERE documents MATCH ? ORDER BY score, rowid LIMIT ?) "
+            "JOIN products USING (position) ORDER BY score, position",
             (query, limit),
         )
         return [asin for (asin,) in rows]

@@ -64,7 +64,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none.sqlite: no such file or folder"):
         opened_with(tasks=tmp_path / "none.sqlite")
     build_catalogue(write_sources(tmp_path, [record()]), tmp_path / CATALOGUE_NAME)
-    with pytest.raises(UserError, match="holds no goals"):
+    with pytest.raises(UserError, match="expected goals from number 0 to 199, it holds 0"):
         opened_with(tasks=tmp_path, split="std")
 
 
