@@ -83,7 +83,7 @@ def build_catalogue(sources: Sources, output: Path, progress: Progress = lambda 
 def _begin(connection: sqlite3.Connection, key: str) -> None:
     connection.executescript(SCHEMA)
     connection.execute(
-        "CREATE TABLE by_asin (kind TEXT, asin TEXT, value BLOB, PRIMARY KEY (kind, asin)) WITHOUT ROWID"
+        "CREATE TABLE by_asin (kind TEXT, asin TEXT, value BLOB, PRIMARY KEY (asin, kind)) WITHOUT ROWID"
     )
     _set_fact(connection, "version", str(SCHEMA_VERSION))
     _set_fact(connection, "key", key)
