@@ -21,6 +21,10 @@ Status = Literal[
 STATUSES: tuple[str, ...] = get_args(Status)
 
 
+class EnvironmentFault(Exception):  # noqa: N818
+    """The machinery behind an environment failed (a server gone, a sandbox that does not start), not the model."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """The environment's answer to one reply.

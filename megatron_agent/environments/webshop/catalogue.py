@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from megatron_agent.chat.conversation import refuse_lone_surrogates
+from megatron_agent.environments.base import EnvironmentFault
 from megatron_agent.environments.webshop.goal import WebShopTask, to_task
 from megatron_agent.environments.webshop.product import Product
 from megatron_agent.errors import UserError
@@ -49,9 +50,11 @@ class Catalogue:
         self.facts: dict[str, str] = {}
         try:
             self.facts = dict(self.rows("SELECT name, value FROM facts"))
-        except sqlite3.Error as error:
+        except EnvironmentFault as error:
             self.close()
-            raise UserError(f"{path}: expected a WebShop catalogue ({error}); build one with {BUILD}") from error
+            raise UserError(
+                f"{path}: expected a WebShop catalogue ({error.__cause__}); build one with {BUILD}"
+            ) from error
         if self.facts.get("version") != str(SCHEMA_VERSION) or "complete" not in self.facts:
             self.close()
             found = "an unfinished one" if self.facts.get("version") == str(SCHEMA_VERSION) else "another version"
@@ -59,8 +62,11 @@ class Catalogue:
         self.product = lru_cache(maxsize=8192)(self._product)
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a query and return all its rows."""
-        return self._connection().execute(sql, values).fetchall()
+        """Run a query and return all its rows; EnvironmentFault when the file cannot be read."""
+        try:
+            return self._connection().execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise EnvironmentFault(f"{self.path}: {error}") from error
 
     def count(self) -> int:
         """Return the number of products."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
+from megatron_agent.environments.base import EnvironmentFault
 from megatron_agent.environments.webshop.catalogue import Catalogue
 from megatron_agent.errors import UserError
 
@@ -23,7 +24,7 @@ class SearchEngine(Protocol):
     """Finds products by keywords. Called from several threads at once."""
 
     def search(self, keywords: str, limit: int) -> list[str]:
-        """Return the asins of the best matches, best first."""
+        """Return the asins of the best matches, best first; EnvironmentFault when the engine fails."""
 
     def close(self) -> None:
         """Release the index."""
@@ -78,8 +79,11 @@ class LuceneSearch:
         self._one_at_a_time = Lock()
 
     def search(self, keywords: str, limit: int) -> list[str]:
-        with self._one_at_a_time:
-            hits = self._searcher.search(keywords, k=limit)
+        try:
+            with self._one_at_a_time:
+                hits = self._searcher.search(keywords, k=limit)
+        except Exception as error:  # Java's, by a class of pyjnius
+            raise EnvironmentFault(f"Lucene could not search: {error}") from error
         return self.catalogue.known([hit.docid for hit in hits])
 
     def close(self) -> None:

@@ -234,7 +234,7 @@ def test_files_that_are_no_catalogue(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello" * 1000)
     sqlite3.connect(tmp_path / "empty").close()
     for name in ("text", "empty", "missing"):
-        with pytest.raises(UserError, match=r"expected a WebShop catalogue .*build_webshop_catalogue"):
+        with pytest.raises(UserError, match=rf"expected a WebShop catalogue, got .*{name}.*build_webshop_catalogue"):
             Catalogue(tmp_path / name)
 
 

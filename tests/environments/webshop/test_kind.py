@@ -10,6 +10,7 @@ import pytest
 
 from megatron_agent.agents.client import ScriptedClient
 from megatron_agent.agents.episode import play_many
+from megatron_agent.environments.base import EnvironmentFault
 from megatron_agent.environments.registry import get_task_kind
 from megatron_agent.environments.task_kind import EpisodeScore, World
 from megatron_agent.environments.webshop import TASK_KIND, WebShopOptions
@@ -95,6 +96,8 @@ def test_lucene_behind_the_same_interface(world: World, tmp_path: Path, monkeypa
             assert folder == str(tmp_path)
 
         def search(self, keywords: str, k: int) -> list[Any]:
+            if keywords == "break":
+                raise OSError("no heap")
             return [SimpleNamespace(docid=name) for name in ("B0UNKNOWN0", asin)][:k]
 
         def close(self) -> None:
@@ -107,7 +110,21 @@ def test_lucene_behind_the_same_interface(world: World, tmp_path: Path, monkeypa
         LuceneSearch(tmp_path / "none", catalogue)
     with TASK_KIND.open(WebShopOptions(webshop_lucene_index=tmp_path)) as opened:
         assert opened.facts["search"] == "lucene"
-        assert opened.make_environment().engine.search("lamp", 50) == [asin]  # type: ignore[attr-defined]
+        engine = opened.make_environment().engine  # type: ignore[attr-defined]
+        assert engine.search("lamp", 50) == [asin]
+        with pytest.raises(EnvironmentFault, match="Lucene could not search: no heap"):
+            engine.search("break", 50)
+
+
+def test_a_catalogue_that_goes_bad_is_a_fault_of_the_machinery(tmp_path: Path) -> None:
+    path = tmp_path / CATALOGUE_NAME
+    build_catalogue(write_sources(tmp_path, [record()]), path)
+    catalogue = Catalogue(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:4096] + bytes(len(data) - 4096))
+    with pytest.raises(EnvironmentFault, match=r"webshop_catalogue\.sqlite: "):
+        catalogue.product("B000000001")
+    catalogue.close()
 
 
 def test_scores() -> None:
