@@ -52,9 +52,7 @@ class Catalogue:
             self.facts = dict(self.rows("SELECT name, value FROM facts"))
         except EnvironmentFault as error:
             self.close()
-            raise UserError(
-                f"{path}: expected a WebShop catalogue ({error.__cause__}); build one with {BUILD}"
-            ) from error
+            raise UserError(f"expected a WebShop catalogue, got {error}; build one with {BUILD}") from error
         if self.facts.get("version") != str(SCHEMA_VERSION) or "complete" not in self.facts:
             self.close()
             found = "an unfinished one" if self.facts.get("version") == str(SCHEMA_VERSION) else "another version"
