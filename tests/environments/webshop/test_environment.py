@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -173,9 +172,9 @@ def test_an_impossible_action_changes_nothing(environment: WebShopEnvironment, w
 )
 def test_hostile_replies_neither_crash_nor_hang(environment: WebShopEnvironment, world: World, reply: str) -> None:
     environment.reset(world.tasks[0])
-    started = time.monotonic()
-    environment.step(reply)
-    assert time.monotonic() - started < 5
+    last = environment.step(reply)
+    assert last.reward == 0
+    assert last.done == (last.status == "invalid format")
 
 
 def test_random_walks_stay_in_the_shop(environment: WebShopEnvironment, world: World) -> None:
