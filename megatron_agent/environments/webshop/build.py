@@ -71,9 +71,11 @@ def build_catalogue(sources: Sources, output: Path, progress: Progress = lambda 
             _store_by_asin(connection, "reviews", sources.reviews, _reviews_by_asin(sources.reviews, progress))
         _store_products(connection, sources, progress)
         _store_goals(connection, sources.goals, progress)
-        connection.executescript("DROP TABLE by_asin; INSERT INTO documents (documents) VALUES ('optimize');")
+        connection.executescript("DROP TABLE IF EXISTS by_asin; INSERT INTO documents (documents) VALUES ('optimize');")
         _set_fact(connection, "complete", "yes")
         connection.commit()
+    except sqlite3.OperationalError as error:
+        raise UserError(f"{unfinished}: cannot be written: {error}; mend that and start again") from error
     finally:
         connection.close()
     os.replace(unfinished, output)

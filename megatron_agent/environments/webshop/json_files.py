@@ -39,6 +39,8 @@ def stream_entries(path: Path, kind: type, progress: Progress) -> Iterator[tuple
             text, start = _skip(text, start + 1, blocks)
         elif text[start : start + 1] == closing:
             return
+        elif number:
+            raise UserError(f"{path}: entry {number}: expected a comma before it, got {text[start : start + 20]!r}")
         key: int | str = number
         if kind is dict:
             name, text, start = _decode(decoder, text, start, blocks, path, number)

@@ -125,6 +125,11 @@ def test_a_stopped_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert build_catalogue(sources, tmp_path / "c.sqlite") == "resumed"
     assert seen[36] == "B000000030"
     assert build_catalogue(sources, tmp_path / "c.sqlite") == "up to date"
+    with sqlite3.connect(tmp_path / "c.sqlite") as last_step:  # killed just before it was called complete
+        last_step.execute("DELETE FROM facts WHERE name = 'complete'")
+    last_step.close()
+    (tmp_path / "c.sqlite").rename(tmp_path / "c.sqlite.partial")
+    assert build_catalogue(sources, tmp_path / "c.sqlite") == "resumed"
     whole = tmp_path / "whole.sqlite"
     build_catalogue(sources, whole)
     first, second = Catalogue(tmp_path / "c.sqlite"), Catalogue(whole)
@@ -218,6 +223,8 @@ def test_streamed_entries_are_those_of_json(tmp_path: Path, monkeypatch: pytest.
         (b'[{"a": 1}, {"b"', "entry 1: not whole JSON"),
         (b'[{"a": 1}, x]', "entry 1: not whole JSON"),
         (b'[{"a": 1}', "entry 0: not whole JSON"),
+        (b'[{"a": 1} {"b": 2}]', "entry 1: expected a comma before it"),
+        (b'[{"a": 1},]', "entry 1: not whole JSON"),
         (b'["\xff"]', "expected whole UTF-8 text"),
         (b'["\xc3', "expected whole UTF-8 text"),
         (gzip.compress(b"[1, 2, 3]" * 999)[:-12], "expected whole UTF-8 text|not whole JSON"),
@@ -228,6 +235,16 @@ def test_damaged_files_are_named(tmp_path: Path, data: bytes, message: str) -> N
     path.write_bytes(data)
     with pytest.raises(UserError, match=message):
         list(stream_entries(path, list, lambda name, read: None))
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(connection: sqlite3.Connection, *rest: Any) -> None:
+        connection.execute("PRAGMA max_page_count = 1")
+        connection.execute("CREATE TABLE more (x)")
+
+    monkeypatch.setattr(build, "_store_goals", full)
+    with pytest.raises(UserError, match=r"c\.sqlite\.partial: cannot be written: database or disk is full"):
+        build_catalogue(write_sources(tmp_path, [record()]), tmp_path / "c.sqlite")
 
 
 def test_files_that_are_no_catalogue(tmp_path: Path) -> None:
