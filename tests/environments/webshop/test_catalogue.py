@@ -86,16 +86,6 @@ def test_goals_are_drawn_and_shuffled_as_in_the_original(tmp_path: Path) -> None
     catalogue.close()
 
 
-def test_human_goals_of_the_original_come_in_its_order(shared_data: Path) -> None:
-    """The original's shuffle of 12,087 goals, undone and done again, gives its published order."""
-    published = json.loads((shared_data / "webshop" / "human_goals.json").read_text(encoding="utf-8"))
-    places = build.shuffled(range(len(published)))
-    unshuffled: list[str] = [""] * len(published)
-    for text, place in zip(published, places, strict=True):
-        unshuffled[place] = text
-    assert build.shuffled(unshuffled) == published
-
-
 def test_limit_takes_the_first_records(tmp_path: Path) -> None:
     sources = write_sources(tmp_path, [record(f"B00000000{i}") for i in range(9)], limit=4)
     build_catalogue(sources, tmp_path / "c.sqlite")
