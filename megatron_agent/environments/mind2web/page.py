@@ -8,7 +8,7 @@ The tree itself is never copied or changed: a page is parsed once and asked abou
 import hashlib
 import re
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -22,6 +22,8 @@ MAX_VALUE_WORDS = 5
 MAX_WORD_CHARACTERS = 14
 MAX_WORDS = 20
 MAX_CHOICE_WORDS = 10
+MAX_TREE_DEPTH = 256
+"""Deeper pages are refused, as by the XML parser of the original's time."""
 
 ATTRIBUTES = (
     "role",
@@ -134,6 +136,13 @@ class Dom:
         element = self._by_id.get(node_id)
         return None if element is None or element.tag == "text" else self._positions[node_id]
 
+    def check_candidate(self, node_id: str, where: str) -> None:
+        """Raise UserError, opened by `where`, for a candidate that is no element of the page or lies too deep."""
+        if self.position(node_id) is None:
+            raise UserError(f'{where}: candidate {node_id!r} is no element of "cleaned_html"')
+        if sum(1 for _ in self._by_id[node_id].iterancestors()) > MAX_TREE_DEPTH:
+            raise UserError(f"{where}: candidate {node_id!r} lies deeper than {MAX_TREE_DEPTH} elements")
+
     def show(self, candidates: Sequence[str]) -> tuple[str, list[Choice]]:
         """Return the page pruned to `candidates`, and the choices, both in document order."""
         chosen = set(candidates)
@@ -171,9 +180,7 @@ class Dom:
         kept_by = element.getparent() if is_text and not is_root else element
         if _id(kept_by) not in keep and not is_root:
             return None
-        children = [
-            node for child in element if (node := self._prune(child, keep, candidates)) is not None
-        ]
+        children = [node for child in element if (node := self._prune(child, keep, candidates)) is not None]
         is_candidate = not is_text and _id(element) in candidates
         attributes = len(element.attrib) - ("backend_node_id" in element.attrib and not is_candidate)
         if (
@@ -228,11 +235,6 @@ class Dom:
                     values[" ".join(short[:MAX_VALUE_WORDS])] = None
             words = self._words[element] = " ".join(" ".join(values).split()[:MAX_WORDS])
         return words
-
-
-def missing_candidates(dom: Dom, candidates: Collection[str]) -> list[str]:
-    """Return the candidates that are no elements of the page."""
-    return [node_id for node_id in candidates if dom.position(node_id) is None]
 
 
 def _id(element: Any) -> str:
