@@ -1,4 +1,4 @@
-"""The items of a large JSON array, one at a time: Mind2Web's test files have hundreds of megabytes."""
+"""The objects of a large JSON array, one at a time: Mind2Web's test files have hundreds of megabytes."""
 
 import json
 import re
@@ -12,11 +12,11 @@ BLOCK_CHARACTERS = 1 << 20
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
-def read_json_array(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield `(where, item)` for every item of a JSON array; `where` is `file item n`, n from 0.
+def read_json_array(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield `(where, item)` for every item of a JSON array of objects; `where` is `file item n`, n from 0.
 
     Memory holds one item and what was read with it. Raises UserError for a file that cannot be read, that is no
-    JSON array, or whose array is damaged, naming the item.
+    such array, or that is damaged, naming the item.
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -27,7 +27,7 @@ def read_json_array(path: Path) -> Iterator[tuple[str, Any]]:
         raise UserError(f"{path}: cannot be read: {error}") from error
 
 
-def _items(path: Path, file: IO[str]) -> Iterator[tuple[str, Any]]:
+def _items(path: Path, file: IO[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     window = _Window(file)
     if window.next_character() != "[":
         raise UserError(f"{path}: expected a JSON array of Mind2Web tasks, found {window.text[:40]!r}")
@@ -38,7 +38,9 @@ def _items(path: Path, file: IO[str]) -> Iterator[tuple[str, Any]]:
             if character != ",":
                 raise UserError(f"{path} item {number}: expected a comma or the end of the array, got {character!r}")
             window.position += 1
-            window.next_character()
+            character = window.next_character()
+        if character != "{":
+            raise UserError(f"{path} item {number}: expected a JSON object, got {character!r}")
         try:
             item = window.decode()
         except (ValueError, RecursionError) as error:

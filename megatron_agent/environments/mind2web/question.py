@@ -67,9 +67,9 @@ def read_answer(reply: str) -> Answer:
 def read_answer_strictly(reply: str, choices: int) -> Answer:
     """Read a reply in the style `fixed`. Raises AnswerError, which says what is missing.
 
-    Case, markdown and blanks around the letter do not matter; the value of a CLICK is left away.
+    Case, markdown and blanks around a line's words do not matter; the value of a CLICK is left away.
     """
-    letter = re.search(r"^\W*Answer\W*:\W*([A-F])\b", reply, re.MULTILINE | re.IGNORECASE)
+    letter = _field("Answer", r"([A-F])\b").search(reply)
     if not letter:
         raise AnswerError(f"it has no line `Answer:` with one of the letters A to {LETTERS[choices]}")
     chosen = letter[1].upper()
@@ -77,16 +77,21 @@ def read_answer_strictly(reply: str, choices: int) -> Answer:
         return Answer(chosen, "")
     if LETTERS.index(chosen) > choices:
         raise AnswerError(f"there is no choice {chosen}; the choices are A to {LETTERS[choices]}")
-    action = re.search(r"^\W*Action\W*:\W*(CLICK|SELECT|TYPE)\b", reply, re.MULTILINE | re.IGNORECASE)
+    action = _field("Action", r"(CLICK|SELECT|TYPE)\b").search(reply)
     if not action:
         raise AnswerError(f"with answer {chosen} it needs a line `Action:` with CLICK, SELECT or TYPE")
     operation = action[1].upper()
     if operation == "CLICK":
         return Answer(chosen, operation)
-    value = re.search(r"^\W*Value\b\W*?:[ \t*]*(\S.*)$", reply, re.MULTILINE | re.IGNORECASE)
+    value = re.search(r"^\W{0,8}Value\W{0,8}?:[ \t*]*(\S.*)$", reply, re.MULTILINE | re.IGNORECASE)
     if not value:
         raise AnswerError(f"with action {operation} it needs a line `Value:`")
     return Answer(chosen, f"{operation} {value[1].strip()}")
+
+
+def _field(name: str, value: str) -> re.Pattern[str]:
+    """Return the pattern of a line `name: value`, in linear time on hostile text for its bounded repeats."""
+    return re.compile(rf"^\W{{0,8}}{name}\W{{0,8}}?:\W{{0,8}}{value}", re.MULTILINE | re.IGNORECASE)
 
 
 def gold_action(operation: str, value: str) -> str:

@@ -83,9 +83,9 @@ def _in_tournament_order(task: Mind2WebTask, shuffle: Callable[[list[str]], None
     return replace(task, candidates=tuple(candidates))
 
 
-def _steps(record: object, where: str, ranks: Ranks | None, ranks_name: str) -> Iterator[tuple[str, Mind2WebTask]]:
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected a Mind2Web task (a JSON object), got {type(record).__name__}")
+def _steps(
+    record: Mapping[str, Any], where: str, ranks: Ranks | None, ranks_name: str
+) -> Iterator[tuple[str, Mind2WebTask]]:
     annotation_id = _text(record, "annotation_id", where)
     where = f"{where} ({annotation_id})"
     confirmed_task = _text(record, "confirmed_task", where)
