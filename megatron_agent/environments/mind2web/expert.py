@@ -12,11 +12,11 @@ from megatron_agent.environments.task_kind import Expert
 
 def gold_replay(task: Mind2WebTask) -> Expert:
     """Return the expert of one step: it chooses a right element where there is one, else none of the above."""
-    dom = Dom(task.page.html, f"step {task.id}")
+    in_order = Dom(task.page.html, f"step {task.id}").in_document_order(task.candidates)
     tournament = Tournament(task.candidates)
 
     def reply(messages: Sequence[Message]) -> str:
-        batch = sorted(tournament.next_batch(), key=lambda node_id: dom.position(node_id) or 0)
+        batch = sorted(tournament.next_batch(), key=in_order.index)
         right = next((index for index, node_id in enumerate(batch) if node_id in task.gold), None)
         if right is None:
             return f"Thought: The element for the next action is not among these.\nAnswer: {NONE_OF_THE_ABOVE}."

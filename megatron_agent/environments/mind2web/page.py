@@ -8,7 +8,7 @@ The tree itself is never copied or changed: a page is parsed once and asked abou
 import hashlib
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -98,7 +98,7 @@ class Choice:
 
 @dataclass
 class _Node:
-    """A node that stays: `number` is the `id=` a candidate is shown with."""
+    """A node that stays, with the children that stay."""
 
     element: Any
     children: list["_Node"]
@@ -116,37 +116,38 @@ class Dom:
             root = etree.fromstring(html, parser)
         except (etree.XMLSyntaxError, ValueError) as error:
             raise UserError(f'{where}: "cleaned_html" is not well-formed: {error}') from error
-        self._elements = list(root.iter())  # keeps lxml's Python objects alive between questions
-        if not all(isinstance(element.tag, str) for element in self._elements):
+        if next(root.iter(etree.Entity), None) is not None:
             raise UserError(f'{where}: "cleaned_html" holds an entity that its text does not define')
-        self._by_id: dict[str, Any] = {}
-        self._positions: dict[str, int] = {}
-        for position, element in enumerate(self._elements):
-            node_id = element.get("backend_node_id")
-            if node_id is not None and node_id not in self._by_id:
-                self._by_id[node_id] = element
-                self._positions[node_id] = position
+        self._root = root
+        self._find = etree.XPath("//*[@backend_node_id=$node_id]")  # an index of all nodes would take longer
+        self._found: dict[str, Any] = {}
         self._words: dict[Any, str] = {}
 
-    def __len__(self) -> int:
-        return len(self._elements)
+    def _element(self, node_id: str) -> Any:
+        """Return the first element of an id; None when there is none or it is a text."""
+        if node_id not in self._found:
+            elements = self._find(self._root, node_id=node_id)
+            self._found[node_id] = elements[0] if elements and elements[0].tag != "text" else None
+        return self._found[node_id]
 
-    def position(self, node_id: str) -> int | None:
-        """Return where an element stands in the document, from 0; None when it is not there or is a text."""
-        element = self._by_id.get(node_id)
-        return None if element is None or element.tag == "text" else self._positions[node_id]
+    def in_document_order(self, node_ids: Collection[str]) -> list[str]:
+        """Return the ids in the order of their elements on the page; those it does not have come last."""
+        places: dict[str, int] = {}
+        for place, element in enumerate(self._root.iter()):
+            places.setdefault(_id(element), place)
+        return sorted(node_ids, key=lambda node_id: places.get(node_id, len(places)))
 
     def check_candidate(self, node_id: str, where: str) -> None:
         """Raise UserError, opened by `where`, for a candidate that is no element of the page or lies too deep."""
-        if self.position(node_id) is None:
+        if self._element(node_id) is None:
             raise UserError(f'{where}: candidate {node_id!r} is no element of "cleaned_html"')
-        if sum(1 for _ in self._by_id[node_id].iterancestors()) > MAX_TREE_DEPTH:
+        if sum(1 for _ in self._element(node_id).iterancestors()) > MAX_TREE_DEPTH:
             raise UserError(f"{where}: candidate {node_id!r} lies deeper than {MAX_TREE_DEPTH} elements")
 
     def show(self, candidates: Sequence[str]) -> tuple[str, list[Choice]]:
         """Return the page pruned to `candidates`, and the choices, both in document order."""
         chosen = set(candidates)
-        root = self._prune(self._elements[0], self._nodes_to_keep(candidates), chosen)
+        root = self._prune(self._root, self._nodes_to_keep(candidates), chosen)
         assert root is not None  # whatever is pruned, the root stays
         parts: list[str] = []
         spans: list[list[int]] = []
@@ -162,7 +163,7 @@ class Dom:
         """Return the ids of the candidates, their ancestors, their next descendants and their nearest siblings."""
         keep: set[str] = set()
         for node_id in candidates:
-            element = self._by_id[node_id]
+            element = self._element(node_id)
             keep.add(node_id)
             keep.update(_id(ancestor) for ancestor in element.iterancestors())
             keep.update(_id(descendant) for descendant in islice(_descendants(element, 0), MAX_DESCENDANTS))
@@ -176,7 +177,7 @@ class Dom:
 
     def _prune(self, element: Any, keep: set[str], candidates: set[str]) -> _Node | None:
         """Return what stays of an element: itself, its only child in its place if it says nothing, or nothing."""
-        is_text, is_root = element.tag == "text", element is self._elements[0]
+        is_text, is_root = element.tag == "text", element is self._root
         kept_by = element.getparent() if is_text and not is_root else element
         if _id(kept_by) not in keep and not is_root:
             return None

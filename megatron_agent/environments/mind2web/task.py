@@ -105,7 +105,8 @@ def _steps(
         right = _node_ids(action, "pos_candidates", action_where)
         wrong = _node_ids(action, "neg_candidates", action_where)
         if ranks is None:
-            ranking: Mapping[str, int] = _document_ranks(dom, right + wrong)
+            in_order = dom.in_document_order(right + wrong)
+            ranking: Mapping[str, int] = {node_id: rank for rank, node_id in enumerate(in_order)}
         else:
             ranking = _ranking(ranks, step_id, right + wrong, f"{action_where}: {ranks_name}")
         gold, others = ([node for node in nodes if ranking[node] < TOP_CANDIDATES] for nodes in (right, wrong))
@@ -126,13 +127,6 @@ def _steps(
                 candidates=tuple(gold + others),
             ),
         )
-
-
-def _document_ranks(dom: Dom, candidates: Sequence[str]) -> dict[str, int]:
-    """Rank candidates as they stand on the page; what is not on it comes last."""
-    positions = {node_id: dom.position(node_id) for node_id in candidates}
-    ordered = sorted(positions, key=lambda node_id: (positions[node_id] is None, positions[node_id] or 0))
-    return {node_id: rank for rank, node_id in enumerate(ordered)}
 
 
 def _ranking(ranks: Ranks, step_id: str, candidates: Sequence[str], where: str) -> Mapping[str, int]:
