@@ -119,29 +119,22 @@ class Dom:
         if next(root.iter(etree.Entity), None) is not None:
             raise UserError(f'{where}: "cleaned_html" holds an entity that its text does not define')
         self._root = root
-        self._find = etree.XPath("//*[@backend_node_id=$node_id]")  # an index of all nodes would take longer
-        self._found: dict[str, Any] = {}
+        # Of equal ids the first element counts. The dictionary also keeps lxml's Python objects alive.
+        self._by_id = {_id(element): element for element in reversed(list(root.iter("*")))}
         self._words: dict[Any, str] = {}
-
-    def _element(self, node_id: str) -> Any:
-        """Return the first element of an id; None when there is none or it is a text."""
-        if node_id not in self._found:
-            elements = self._find(self._root, node_id=node_id)
-            self._found[node_id] = elements[0] if elements and elements[0].tag != "text" else None
-        return self._found[node_id]
 
     def in_document_order(self, node_ids: Collection[str]) -> list[str]:
         """Return the ids in the order of their elements on the page; those it does not have come last."""
-        places: dict[str, int] = {}
-        for place, element in enumerate(self._root.iter()):
-            places.setdefault(_id(element), place)
+        ids = dict.fromkeys(_id(element) for element in self._root.iter("*"))
+        places = {node_id: place for place, node_id in enumerate(ids)}
         return sorted(node_ids, key=lambda node_id: places.get(node_id, len(places)))
 
     def check_candidate(self, node_id: str, where: str) -> None:
         """Raise UserError, opened by `where`, for a candidate that is no element of the page or lies too deep."""
-        if self._element(node_id) is None:
+        element = self._by_id.get(node_id)
+        if element is None or element.tag == "text":
             raise UserError(f'{where}: candidate {node_id!r} is no element of "cleaned_html"')
-        if sum(1 for _ in self._element(node_id).iterancestors()) > MAX_TREE_DEPTH:
+        if sum(1 for _ in element.iterancestors()) > MAX_TREE_DEPTH:
             raise UserError(f"{where}: candidate {node_id!r} lies deeper than {MAX_TREE_DEPTH} elements")
 
     def show(self, candidates: Sequence[str]) -> tuple[str, list[Choice]]:
@@ -163,7 +156,7 @@ class Dom:
         """Return the ids of the candidates, their ancestors, their next descendants and their nearest siblings."""
         keep: set[str] = set()
         for node_id in candidates:
-            element = self._element(node_id)
+            element = self._by_id[node_id]
             keep.add(node_id)
             keep.update(_id(ancestor) for ancestor in element.iterancestors())
             keep.update(_id(descendant) for descendant in islice(_descendants(element, 0), MAX_DESCENDANTS))
