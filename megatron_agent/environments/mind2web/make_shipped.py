@@ -1,4 +1,4 @@
-"""Writes the shipped set: `sites.py` in the schema of Mind2Web's test files, with scores as its ranker gives.
+"""Writes the shipped set: the websites of `sites/` in the schema of Mind2Web's test files, and scores like its ranker's.
 
     python -m megatron_agent.environments.mind2web.make_shipped
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from megatron_agent.environments.mind2web.sites import SITES, Element, Site, SiteTask, Step, whole_page
+from megatron_agent.environments.mind2web.sites import SITES
+from megatron_agent.environments.mind2web.sites.template import Element, Site, SiteTask, Step, whole_page
 from megatron_agent.files import atomic_write
 
 FOLDER = Path(__file__).with_name("shipped")
