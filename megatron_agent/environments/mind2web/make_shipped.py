@@ -1,4 +1,4 @@
-"""Writes the shipped set: the websites of `sites/` in the schema of Mind2Web's test files, with scores like its ranker's.
+"""Writes the shipped set: the websites of `sites/` in the schema of Mind2Web's files, with scores as a ranker gives.
 
     python -m megatron_agent.environments.mind2web.make_shipped
 
