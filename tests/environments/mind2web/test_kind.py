@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from data_prep.mind2web_pages.__main__ import write_pages
 from megatron_agent.agents.client import ScriptedClient
 from megatron_agent.agents.episode import play_many
 from megatron_agent.agents.trajectory import Trajectory
 from megatron_agent.environments.demonstrations import load_demonstrations
 from megatron_agent.environments.mind2web.kind import SHIPPED, TASK_KIND
-from megatron_agent.environments.mind2web.make_shipped import write_shipped
 from megatron_agent.environments.mind2web.scoring import mind2web_metrics, token_f1
 from megatron_agent.environments.mind2web.task import Mind2WebTask
 from megatron_agent.environments.registry import get_task_kind
@@ -75,7 +75,7 @@ def test_the_shipped_set() -> None:
 
 
 def test_the_shipped_files_are_what_is_made(tmp_path: Path) -> None:
-    write_shipped(tmp_path)
+    write_pages(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in SHIPPED.parent.iterdir())
     for file in tmp_path.iterdir():
         assert file.read_bytes() == (SHIPPED.parent / file.name).read_bytes()

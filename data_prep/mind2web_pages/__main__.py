@@ -1,22 +1,22 @@
-"""Writes the shipped set: the websites of `sites/` in the schema of Mind2Web's files, with scores as a ranker gives.
+"""Write the pages that ship with the Mind2Web task: `python -m data_prep.mind2web_pages --output FOLDER`.
 
-    python -m megatron_agent.environments.mind2web.make_shipped
-
-The same files come out every time; a test compares them with those in `shipped/`.
+The websites of this package in the schema of Mind2Web's files, with scores as a ranker gives them. The same files come
+out every time; a test compares them with the shipped ones.
 """
 
+import argparse
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from megatron_agent.environments.mind2web.sites import SITES
-from megatron_agent.environments.mind2web.sites.template import Element, Site, SiteTask, Step, whole_page
+from data_prep.mind2web_pages import SITES
+from data_prep.mind2web_pages.template import Element, Site, SiteTask, Step, whole_page
+from megatron_agent.errors import run_command
 from megatron_agent.files import atomic_write
 
-FOLDER = Path(__file__).with_name("shipped")
 INTERACTIVE = ("a", "button", "input", "select")
 
 
@@ -163,12 +163,24 @@ def _scores(step: str, confirmed_task: str, action: Mapping[str, Any]) -> dict[s
     return {node_id: round(0.99 * 0.9**rank, 4) for rank, node_id in enumerate(ranking)}
 
 
-def write_shipped(folder: Path = FOLDER) -> None:
+def write_pages(folder: Path) -> None:
     """Write `tasks.json` and `scores_all_data.json`."""
     for name, data in zip(("tasks.json", "scores_all_data.json"), make_tasks(), strict=True):
         with atomic_write(folder / name) as file:
             file.write(json.dumps(data, indent=None, separators=(",", ":")) + "\n")
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and write the files."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.mind2web_pages",
+        description="Write the pages, steps and candidate scores that ship with the Mind2Web task, in the schema of "
+        "Mind2Web's own files (tasks.json, scores_all_data.json).",
+        epilog="example: python -m data_prep.mind2web_pages --output runs/mind2web_pages",
+    )
+    parser.add_argument("--output", required=True, type=Path, help="folder for the two files")
+    write_pages(parser.parse_args(argv).output)
+
+
 if __name__ == "__main__":
-    write_shipped()
+    run_command(main)

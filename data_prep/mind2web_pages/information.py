@@ -1,6 +1,6 @@
 """Two websites of the shipped set: a public library and recipes."""
 
-from megatron_agent.environments.mind2web.sites.template import (
+from data_prep.mind2web_pages.template import (
     Element,
     Site,
     SiteTask,
