@@ -64,6 +64,8 @@ setup(
         "data_prep": ["inspect_page.html", "inspect_page.js"],
         "launch": ["configs/*.yaml", "*.sbatch", "*.sh", "cluster.env"],
         "megatron_agent.environments": ["demonstrations/*.json"],
+        "megatron_agent.environments.alfworld": ["shipped.jsonl"],
+        "megatron_agent.environments.database": ["shipped.jsonl"],
         "megatron_agent.environments.mind2web": ["shipped/*.json"],
         "megatron_agent.environments.webshop": ["shipped/*.json.gz"],
         "megatron_agent.quickstart": ["*.json"],
