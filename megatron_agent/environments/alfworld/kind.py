@@ -1,0 +1,118 @@
+"""ALFWorld as the harness knows it."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from megatron_agent.environments.alfworld.engine import EnginePool
+from megatron_agent.environments.alfworld.environment import AlfworldEnvironment
+from megatron_agent.environments.alfworld.game import GRAMMARS
+from megatron_agent.environments.alfworld.prompts import load_prompts
+from megatron_agent.environments.alfworld.task import AlfworldTask, read_game_folder, read_game_list, read_shipped
+from megatron_agent.environments.alfworld.wheel import alfworld_folder, engine_version
+from megatron_agent.environments.base import Message
+from megatron_agent.environments.task_files import find_tasks
+from megatron_agent.environments.task_kind import EpisodeScore, TaskKind, World, WorldOptions
+from megatron_agent.errors import UserError
+
+SHIPPED = Path(__file__).with_name("shipped.jsonl")
+SPLITS = {
+    "dev": ("alfworld/dev.json",),
+    "std": ("alfworld/std.json", "alfworld/standard.json"),
+    "train": ("alfworld/train_valid.json",),
+}
+
+
+@dataclass(frozen=True)
+class AlfworldOptions(WorldOptions):
+    """What a user may choose for ALFWorld."""
+
+    alfworld_games: Path | None = field(
+        default=None,
+        metadata={
+            "help": "ALFWorld's data folder (holds json_2.1.1; default $ALFWORLD_DATA), where the games of --tasks "
+            "are; without --tasks every game below it is played"
+        },
+    )
+    alfworld_grammar: str = field(
+        default="put",
+        metadata={"help": "put: `put a in/on b`, as in the paper; move: `move a to b`, as from alfworld 0.4 on"},
+    )
+    alfworld_workers: int | None = field(
+        default=None, metadata={"help": "processes of the game engine, which all episodes share (default: cores)"}
+    )
+
+
+@contextmanager
+def open_alfworld(options: AlfworldOptions) -> Iterator[World]:
+    """Read the list of games and set up the engine's processes, which start with the first game."""
+    if options.prompt_style not in TASK_KIND.prompt_styles:
+        raise UserError(
+            f"--prompt-style: expected one of {', '.join(TASK_KIND.prompt_styles)}, got {options.prompt_style!r}"
+        )
+    if options.alfworld_grammar not in GRAMMARS:
+        raise UserError(f"--alfworld-grammar: expected {' or '.join(GRAMMARS)}, got {options.alfworld_grammar!r}")
+    if options.alfworld_workers is not None and options.alfworld_workers < 1:
+        raise UserError(f"--alfworld-workers: expected at least 1, got {options.alfworld_workers}")
+    alfworld_folder()  # says what to install
+    tasks = read_tasks(options)
+    prompts = load_prompts(options.prompt_style, options.alfworld_grammar, options.prompt_file)
+    engines = EnginePool(options.alfworld_workers or len(os.sched_getaffinity(0)))
+    try:
+        yield World(
+            tasks,
+            lambda: AlfworldEnvironment(engines, prompts, show_actions=options.prompt_style == "fixed"),
+            {"engine": engine_version()},
+        )
+    finally:
+        engines.close()
+
+
+def read_tasks(options: AlfworldOptions) -> list[AlfworldTask]:
+    """Return the games that the options name."""
+    if options.tasks is None and options.split is None and options.alfworld_games is not None:
+        return read_game_folder(options.alfworld_games, options.alfworld_grammar)
+    path = find_tasks(options, SHIPPED, SPLITS)
+    if path == SHIPPED:
+        return read_shipped(path, options.alfworld_grammar)
+    return read_game_list(path, options.alfworld_games, options.alfworld_grammar)
+
+
+def alfworld_scores(episodes: Sequence[EpisodeScore]) -> dict[str, float]:
+    """Return AgentTuning's `rate`, the share of games won among those that raised no error; and of all games.
+
+    `success_rate` counts games the machinery failed in (status `task error`) as lost; the rates by type do too.
+    """
+    played = [episode for episode in episodes if episode.status != "task error"]
+    scores = {"rate": _mean(played), "success_rate": _mean(episodes)}
+    for category in sorted({episode.category for episode in episodes}):
+        scores[f"success_rate_{category}"] = _mean([e for e in episodes if e.category == category])
+    return scores
+
+
+def alfworld_expert(task: AlfworldTask) -> Callable[[Sequence[Message]], str]:
+    """Return an expert that replays the walkthrough stored with the game."""
+    commands = iter(task.walkthrough())
+
+    def reply(messages: Sequence[Message]) -> str:
+        return f"ACTION: {next(commands, 'look')}"
+
+    return reply
+
+
+def _mean(episodes: Sequence[EpisodeScore]) -> float:
+    return sum(episode.reward for episode in episodes) / len(episodes) if episodes else 0.0
+
+
+TASK_KIND = TaskKind(
+    name="alfworld",
+    title="ALFWorld",
+    options=AlfworldOptions,
+    open=open_alfworld,
+    metrics=alfworld_scores,
+    main_metric="rate",
+    weight=20.0,
+    expert=alfworld_expert,
+)

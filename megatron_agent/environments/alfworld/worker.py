@@ -1,0 +1,77 @@
+"""The process that plays games: TextWorld's PDDL engine with ALFWorld's names, several games side by side.
+
+Reads one JSON request a line from standard input and writes one answer a line; ends with its input. The engine is
+not thread-safe, prints where it likes and may end its process: hence a process of its own.
+"""
+
+import copy
+import json
+import os
+import sys
+from functools import lru_cache
+from typing import Any, TextIO
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer `load`, `step` and `close` requests until the input ends."""
+    _remember_parses()
+    games: dict[int, Any] = {}
+    idle: list[Any] = []  # each holds a copy of the planner's library: used again, not made again
+    for line in requests:
+        request = json.loads(line)
+        session = request["session"]
+        try:
+            if request["do"] == "load":
+                games[session] = idle.pop() if idle else _make_game()
+                games[session].load(request["game"])
+                answer = _describe(games[session].reset())
+            elif request["do"] == "step":
+                answer = _describe(games[session].step(request["command"])[0])
+            else:
+                idle.append(games.pop(session))
+                answer = {}
+        except (Exception, SystemExit) as error:  # the translator of PDDL leaves by sys.exit
+            answer = {"error": f"{type(error).__name__}: {error}"}
+            if request["do"] == "load":
+                games.pop(session, None)  # a library in an unknown state is not used again
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _make_game() -> Any:
+    import textworld
+    from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
+    from textworld.envs.pddl import PddlEnv
+
+    return AlfredDemangler(PddlEnv(textworld.EnvInfos(won=True, admissible_commands=True)), shuffle=False)
+
+
+def _describe(state: Any) -> dict[str, Any]:
+    return {
+        "text": state["feedback"],
+        "admissible": state["admissible_commands"],
+        "won": bool(state["won"]),
+    }
+
+
+def _remember_parses() -> None:
+    """Let the engine parse a text once: it reads the same grammar at every step and a problem four times a game.
+
+    The functions are pure; symbols are handed out as copies because the engine writes into them. The planner's own
+    translation of a problem (`optimize`) is replaced by the game's: nothing here asks the planner.
+    """
+    import fast_downward
+    from textworld.envs.pddl import textgen
+    from textworld.logic import Rule
+
+    parse_symbols = lru_cache(maxsize=4096)(textgen._parse_and_convert)
+    textgen._parse_and_convert = lambda text, rule_name, **_: copy.deepcopy(parse_symbols(text, rule_name=rule_name))
+    Rule.parse_conjunctive_query = staticmethod(lru_cache(maxsize=4096)(Rule.parse_conjunctive_query))
+    translate = lru_cache(maxsize=1)(fast_downward.pddl2sas)
+    fast_downward.pddl2sas = lambda domain, problem, **_: translate(domain, problem)
+
+
+if __name__ == "__main__":
+    own_output = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the engine prints must not reach the answers
+    serve(sys.stdin, own_output)
