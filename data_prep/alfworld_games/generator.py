@@ -1,11 +1,11 @@
 """Games of ALFRED's six task types in real rooms, solvable by construction."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from data_prep.alfworld_games.inventories import Inventory, place_object, read_inventory, scene_names
-from megatron_agent.environments.alfworld.room import Room, type_of
+from megatron_agent.environments.alfworld.room import Room, mangle, type_of
 from megatron_agent.environments.alfworld.wheel import constants, goals
 
 TASK_TYPES = (
@@ -186,21 +186,16 @@ def _solve(room: Room, generator: random.Random) -> list[str]:
 
 
 def names_in_game(things: Sequence[str]) -> dict[str, str]:
-    """Return the names ALFWorld gives to ids: type and number, the highest number to the first id in order."""
-    names: dict[str, str] = {}
-    for kind in sorted({type_of(thing) for thing in things}):
-        members = _of_type(things, kind)
-        for number, thing in enumerate(sorted(members, key=_sort_key), start=1):
-            names[thing] = f"{kind.lower()} {len(members) + 1 - number}"
-    return names
+    """Return the names ALFWorld gives to ids: a word and a number, the highest number to the first id in order.
+
+    The word is the id's own, not its type's: one bathtub of alfworld's rooms (FloorPlan420) has a sink's basin.
+    """
+    members: dict[str, list[str]] = {}
+    for thing in sorted(things, key=lambda thing: mangle(thing).lower()):
+        word = thing.split("|", 1)[0].lower() + ("basin" if thing.endswith("Basin") else "")
+        members.setdefault(word, []).append(thing)
+    return {thing: f"{word} {len(same) - place}" for word, same in members.items() for place, thing in enumerate(same)}
 
 
-def _sort_key(thing: str) -> str:
-    """ALFWorld sorts lower-case mangled ids."""
-    for mark, letters in (("|", "_bar_"), ("-", "_minus_"), ("+", "_plus_"), (".", "_dot_")):
-        thing = thing.replace(mark, letters)
-    return thing.lower()
-
-
-def _of_type(things: Sequence[str] | dict[str, str], kind: str) -> list[str]:
+def _of_type(things: Iterable[str], kind: str) -> list[str]:
     return [thing for thing in things if type_of(thing) == kind]

@@ -11,7 +11,8 @@ def match_action(text: str, admissible: Sequence[str]) -> str | None:
     """Return `text` if it is admissible, else the admissible action with the highest BLEU score, or None.
 
     BLEU is nltk's `sentence_bleu` with smoothing method 4 over blank-separated words, the admissible action being the
-    reference; it must exceed 0.01. The first of equal scores wins. Source: `AgentBench.old/src/tasks/alfworld/utils.py`.
+    reference; it must exceed 0.01. The first of equal scores wins.
+    Source: AgentTuning, `AgentBench.old/src/tasks/alfworld/utils.py`.
     """
     if text in admissible:
         return text

@@ -17,8 +17,8 @@ from megatron_agent.environments.base import EnvironmentFault
 
 REQUEST_SECONDS = 180.0
 """How long one request may take; the largest rooms load in 5 s."""
-GAMES_PER_WORKER = 200
-"""After so many games a process takes no new ones and ends with its last: the engine keeps memory of each."""
+GAMES_PER_WORKER = 100
+"""After so many games a process takes no new ones and ends with its last: the engine keeps about 1 MB of each."""
 
 
 @dataclass(frozen=True)

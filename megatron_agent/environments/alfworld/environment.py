@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from megatron_agent.environments.action_matching import match_action
-from megatron_agent.environments.alfworld.engine import EnginePool, GameSession, GameState
+from megatron_agent.environments.alfworld.engine import EnginePool, GameSession
 from megatron_agent.environments.alfworld.task import AlfworldTask
 from megatron_agent.environments.base import Message, Observation, Status
 

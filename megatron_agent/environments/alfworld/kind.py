@@ -1,6 +1,5 @@
 """ALFWorld as the harness knows it."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from megatron_agent.environments.base import Message
 from megatron_agent.environments.task_files import find_tasks
 from megatron_agent.environments.task_kind import EpisodeScore, TaskKind, World, WorldOptions
 from megatron_agent.errors import UserError
+from megatron_agent.processes import available_cores
 
 SHIPPED = Path(__file__).with_name("shipped.jsonl")
 SPLITS = {
@@ -59,7 +59,7 @@ def open_alfworld(options: AlfworldOptions) -> Iterator[World]:
     alfworld_folder()  # says what to install
     tasks = read_tasks(options)
     prompts = load_prompts(options.prompt_style, options.alfworld_grammar, options.prompt_file)
-    engines = EnginePool(options.alfworld_workers or len(os.sched_getaffinity(0)))
+    engines = EnginePool(options.alfworld_workers or available_cores())
     try:
         yield World(
             tasks,

@@ -67,26 +67,26 @@ def write_problem(room: Room) -> str:
     receptacle_types = sorted({type_of(thing) for thing in room.receptacles})
     locations = sorted({room.start, *room.receptacles.values()})
     declared = [f"{AGENT} - agent"]
-    declared += [f"{_mangle(location)} - location" for location in locations]
-    declared += [f"{_mangle(thing)} - object" for thing in sorted(room.objects)]
-    declared += [f"{_mangle(thing)} - receptacle" for thing in sorted(room.receptacles)]
+    declared += [f"{mangle(location)} - location" for location in locations]
+    declared += [f"{mangle(thing)} - object" for thing in sorted(room.objects)]
+    declared += [f"{mangle(thing)} - receptacle" for thing in sorted(room.receptacles)]
     declared += [f"{name}Type - otype" for name in sorted({*object_types, *_DOMAIN_CONSTANTS["otype"]})]
     declared += [f"{name}Type - rtype" for name in sorted({*receptacle_types, *_DOMAIN_CONSTANTS["rtype"]})]
-    facts = ["= (total-cost) 0", f"atLocation {AGENT} {_mangle(room.start)}"]
+    facts = ["= (total-cost) 0", f"atLocation {AGENT} {mangle(room.start)}"]
     for kind in receptacle_types:
         fitting = sorted(tables.VAL_RECEPTACLE_OBJECTS[kind] & set(object_types))
         facts += [f"canContain {kind}Type {name}Type" for name in fitting]
     for thing, location in sorted(room.receptacles.items()):
-        facts += [f"receptacleType {_mangle(thing)} {type_of(thing)}Type"]
-        facts += [f"receptacleAtLocation {_mangle(thing)} {_mangle(location)}"]
+        facts += [f"receptacleType {mangle(thing)} {type_of(thing)}Type"]
+        facts += [f"receptacleAtLocation {mangle(thing)} {mangle(location)}"]
         if type_of(thing) in tables.OPENABLE_CLASS_SET:
-            facts += [f"openable {_mangle(thing)}"]
-            facts += [f"opened {_mangle(thing)}"] if thing in room.opened else []
+            facts += [f"openable {mangle(thing)}"]
+            facts += [f"opened {mangle(thing)}"] if thing in room.opened else []
     for thing, holder in sorted(room.objects.items()):
-        facts += [f"{fact} {_mangle(thing)}" for fact in _facts_of_type(type_of(thing))]
-        facts += [f"objectType {_mangle(thing)} {type_of(thing)}Type"]
-        facts += [f"inReceptacle {_mangle(thing)} {_mangle(holder)}"]
-        facts += [f"objectAtLocation {_mangle(thing)} {_mangle(room.receptacles[holder])}"]
+        facts += [f"{fact} {mangle(thing)}" for fact in _facts_of_type(type_of(thing))]
+        facts += [f"objectType {mangle(thing)} {type_of(thing)}Type"]
+        facts += [f"inReceptacle {mangle(thing)} {mangle(holder)}"]
+        facts += [f"objectAtLocation {mangle(thing)} {mangle(room.receptacles[holder])}"]
     return (
         "(define (problem generated)\n(:domain alfred)\n(:objects\n"
         + "\n".join(declared)
@@ -96,6 +96,13 @@ def write_problem(room: Room) -> str:
         + _goal(room)
         + "\n"
     )
+
+
+def mangle(name: str) -> str:
+    """Return an id as PDDL can name it: letters for the marks, as ALFWorld's own files have them."""
+    for mark, letters in _MANGLED:
+        name = name.replace(mark, letters)
+    return name
 
 
 def is_portable(kind: str) -> bool:
@@ -121,10 +128,3 @@ def _goal(room: Room) -> str:
         recep=room.goal["parent_target"],
         toggle=room.goal["toggle_target"],
     ).replace("#", "-")
-
-
-def _mangle(name: str) -> str:
-    """Return an id as PDDL can name it: letters for the marks, as ALFWorld's own files have them."""
-    for mark, letters in _MANGLED:
-        name = name.replace(mark, letters)
-    return name

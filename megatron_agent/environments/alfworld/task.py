@@ -84,7 +84,7 @@ def read_game_list(path: Path, games: Path | None, grammar: str) -> list[Alfworl
             raise UserError(f'{path}: group "{group}": expected a list of paths of games, got {str(members)[:60]!r}')
         names += members
     if not names:
-        raise UserError(f"{path}: names no games; expected groups such as {{\"pick_and_place\": [...]}}")
+        raise UserError(f'{path}: names no games; expected groups such as {{"pick_and_place": [...]}}')
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{path}: names {twice} twice; leave one away")
