@@ -73,13 +73,16 @@ class EnginePool:
         with self._lock:
             self._closed = True
             for process in self._processes:
-                process.kill()
+                process.close()
             self._processes.clear()
 
     def _assign(self) -> "_EngineProcess":
         with self._lock:
             if self._closed:
                 raise EnvironmentFault("the pool of game engines is closed")
+            for process in self._processes:
+                if not process.alive() and not process.sessions:
+                    process.close()
             self._processes = [process for process in self._processes if process.alive()]
             open_to_games = [process for process in self._processes if process.games < self.games_per_worker]
             process = min(open_to_games, key=lambda process: process.sessions, default=None)
@@ -94,7 +97,7 @@ class EnginePool:
         with self._lock:
             process.sessions -= 1
             if not process.sessions and process.games >= self.games_per_worker:
-                process.kill()
+                process.close()
 
 
 class GameSession:
@@ -137,6 +140,7 @@ class _EngineProcess:
         self.games = 0
         self._request_seconds = request_seconds
         self._lock = Lock()
+        self._fault: str | None = None
         self._rest = b""
         self._folder = tempfile.TemporaryDirectory(prefix="alfworld-")  # alfworld makes its data folder on import
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
@@ -163,20 +167,37 @@ class _EngineProcess:
     def request(self, request: dict[str, Any]) -> dict[str, Any]:
         """Send a request and return its answer. A process that does not answer is ended, its games with it."""
         with self._lock:
-            deadline = time.monotonic() + self._request_seconds
-            try:
-                self._write(json.dumps(request).encode() + b"\n", deadline)
-                return json.loads(self._read_line(deadline))
-            except TimeoutError as error:
-                self.kill()
-                raise EnvironmentFault(f"the game engine did not answer within {self._request_seconds} s") from error
-            except (OSError, EOFError, ValueError) as error:
-                self.kill()
-                raise EnvironmentFault(f"the game engine's process ended: {self._last_words()}") from error
+            if self._fault is None:
+                deadline = time.monotonic() + self._request_seconds
+                try:
+                    self._write(json.dumps(request).encode() + b"\n", deadline)
+                    return json.loads(self._read_line(deadline))
+                except TimeoutError:
+                    self._end()
+                    self._fault = f"the game engine did not answer within {self._request_seconds} s"
+                except (OSError, EOFError, ValueError):
+                    self._end()
+                    self._fault = f"the game engine's process ended: {self._last_words()}"
+                self._close_files()
+            raise EnvironmentFault(self._fault)
 
-    def kill(self) -> None:
+    def close(self) -> None:
+        """End the process; a request under way in another thread ends as a fault. Safe to call twice."""
+        self._end()
+        with self._lock:
+            if self._fault is None:
+                self._fault = "the game engine's process was closed"
+                self._close_files()
+
+    def _end(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def _close_files(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        for file in (self._process.stdin, self._process.stdout, self._errors):
+            file.close()
         self._folder.cleanup()
 
     def _write(self, data: bytes, deadline: float) -> None:
