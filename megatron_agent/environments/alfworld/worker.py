@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Answer `load`, `step` and `close` requests until the input ends."""
-    _remember_parses()
+    _spare_work()
     games: dict[int, Any] = {}
     idle: list[Any] = []  # each holds a copy of the planner's library: used again, not made again
     for line in requests:
@@ -54,11 +54,13 @@ def _describe(state: Any) -> dict[str, Any]:
     }
 
 
-def _remember_parses() -> None:
-    """Let the engine parse a text once: it reads the same grammar at every step and a problem four times a game.
+def _spare_work() -> None:
+    """Leave out what the engine does again and again to the same end; what it answers stays the same (tested).
 
-    The functions are pure; symbols are handed out as copies because the engine writes into them. The planner's own
-    translation of a problem (`optimize`) is replaced by the game's: nothing here asks the planner.
+    It parses the same grammar at every step and translates a problem four times a game: parses are remembered (symbols
+    are handed out as copies, because the engine writes into them), and so is the last translation. That for the
+    planner (`optimize`) is replaced by the game's: nothing here asks the planner. It copies the names and bindings of
+    every command in depth, which nothing writes into: a flat copy does.
     """
     import fast_downward
     from textworld.envs.pddl import textgen
@@ -69,6 +71,11 @@ def _remember_parses() -> None:
     Rule.parse_conjunctive_query = staticmethod(lru_cache(maxsize=4096)(Rule.parse_conjunctive_query))
     translate = lru_cache(maxsize=1)(fast_downward.pddl2sas)
     fast_downward.pddl2sas = lambda domain, problem, **_: translate(domain, problem)
+    textgen.copy_context = lambda context: {
+        **context,
+        "variables": dict(context["variables"]),
+        "mapping": dict(context["mapping"]),
+    }
 
 
 if __name__ == "__main__":
