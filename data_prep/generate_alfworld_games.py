@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", required=True, type=int, help="games of each of the six task types")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same files")
     parser.add_argument("--output", required=True, type=Path, help="folder, new or empty")
-    parser.add_argument("--max-receptacles", type=int, default=100, help="rooms with more are not used (largest: 50)")
+    parser.add_argument("--max-receptacles", type=int, default=100, help="rooms with more are not used (largest: 54)")
     parser.add_argument("--rooms", type=Path, help="also write the games in the compact form of the shipped set")
     arguments = parser.parse_args(argv)
     counts = generate_alfworld_games(

@@ -80,9 +80,9 @@ class EnginePool:
         with self._lock:
             if self._closed:
                 raise EnvironmentFault("the pool of game engines is closed")
-            for process in self._processes:
-                if not process.alive() and not process.sessions:
-                    process.close()
+            for dead in self._processes:
+                if not dead.alive() and not dead.sessions:
+                    dead.close()
             self._processes = [process for process in self._processes if process.alive()]
             open_to_games = [process for process in self._processes if process.games < self.games_per_worker]
             process = min(open_to_games, key=lambda process: process.sessions, default=None)

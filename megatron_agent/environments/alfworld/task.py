@@ -38,8 +38,8 @@ class AlfworldTask:
     category: str
     grammar: str
     sha256: str
-    path: Path | None = field(default=None, repr=False)
-    room: Room | None = field(default=None, repr=False)
+    path: Path | None = field(default=None, repr=False, compare=False)
+    room: Room | None = field(default=None, repr=False, compare=False)
 
     def game(self) -> Game:
         """Return what the engine needs. Raises UserError when the file is not a game, OSError when it is gone."""

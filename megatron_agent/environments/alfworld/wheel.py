@@ -14,14 +14,14 @@ from megatron_agent.errors import UserError
 
 MISSING = (
     "--task alfworld: the package {name} is not installed; pip install 'agentlm-megatron[alfworld]' "
-    "(compiles fast-downward: gcc, g++ and about 5 minutes)"
+    "(compiles fast-downward: gcc, g++, 2 to 5 minutes)"
 )
 
 
 @cache
 def alfworld_folder() -> Path:
     """Return the folder of the installed package. Raises UserError naming the extra when a part is missing."""
-    for name in ("alfworld", "textworld", "fast_downward"):
+    for name in ("alfworld", "textworld", "fast_downward", "nltk"):
         if importlib.util.find_spec(name) is None:
             raise UserError(MISSING.format(name=name))
     specification = importlib.util.find_spec("alfworld")

@@ -150,7 +150,7 @@ def test_shipped_set() -> None:
     assert Counter(task.category for task in tasks) == dict.fromkeys(
         ("put", "clean", "heat", "cool", "examine", "puttwo"), 3
     )
-    assert len({task.id for task in tasks}) == 18
+    assert len({task.id for task in tasks}) == len(set(tasks)) == 18
     assert [repr(task) for task in tasks] == [repr(task) for task in read_shipped(SHIPPED, "put")]
     assert "Apple|" not in repr(tasks)
     for task in tasks:
