@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from megatron_agent.environments.alfworld.room import type_of
 from megatron_agent.environments.alfworld.wheel import alfworld_folder, constants
 
 GRID = 0.25
@@ -48,7 +50,7 @@ def read_inventory(scene: str) -> Inventory:
 
     tables = constants()
     layouts = alfworld_folder() / "gen" / "layouts"
-    types = _read_json(layouts / f"{scene}-objects.json")
+    types: list[str] = _read_json(layouts / f"{scene}-objects.json")
     poses: dict[str, list[float]] = _read_json(layouts / f"{scene}-openable.json")
     receptacles = {_full_name(name): _location(pose) for name, pose in sorted(poses.items())}
     cells = sorted({(float(x), float(z)) for x, z in np.load(layouts / f"{scene}-layout.npy")})
@@ -56,7 +58,7 @@ def read_inventory(scene: str) -> Inventory:
     generator.shuffle(cells)
     standing = {tuple(pose[:2]) for pose in poses.values()}
     cells = [cell for cell in cells if cell not in standing]
-    known = {_type(name) for name in receptacles}
+    known = {type_of(name) for name in receptacles}
     fixed = set(tables.VAL_RECEPTACLE_OBJECTS) - tables.MOVABLE_RECEPTACLES_SET
     for kind in sorted(fixed.intersection(types) - known):
         x, z = cells.pop()
@@ -85,14 +87,10 @@ def place_object(kind: str, holder: str, taken: Sequence[str], generator: random
 
 def _full_name(name: str) -> str:
     """Sinks and bathtubs hold things in their basin, whose id ends in its type."""
-    kind = _type(name)
+    kind = type_of(name)
     if kind in ("SinkBasin", "BathtubBasin") and not name.endswith(kind):
         return f"{name.replace(kind, kind.removesuffix('Basin'), 1)}|{kind}"
     return name
-
-
-def _type(name: str) -> str:
-    return name.rsplit("|", 1)[1] if name.endswith("Basin") else name.split("|", 1)[0]
 
 
 def _coordinates(*values: float) -> str:
@@ -104,5 +102,5 @@ def _location(pose: Sequence[float]) -> str:
     return f"loc|{round(x / GRID)}|{round(z / GRID)}|{round(rotation / 90)}|{round(horizon)}"
 
 
-def _read_json(path: Path) -> dict[str, list[float]]:
+def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))

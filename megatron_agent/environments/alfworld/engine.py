@@ -87,7 +87,10 @@ class EnginePool:
             open_to_games = [process for process in self._processes if process.games < self.games_per_worker]
             process = min(open_to_games, key=lambda process: process.sessions, default=None)
             if process is None or (process.sessions and len(open_to_games) < self.workers):
-                process = _EngineProcess(self.request_seconds)
+                try:
+                    process = _EngineProcess(self.request_seconds)
+                except OSError as error:  # no memory, too many processes or open files
+                    raise EnvironmentFault(f"the game engine's process cannot be started: {error}") from error
                 self._processes.append(process)
             process.sessions += 1
             process.games += 1

@@ -27,6 +27,8 @@ from megatron_agent.environments.alfworld.task import AlfworldTask, read_shipped
 from megatron_agent.environments.base import EnvironmentFault
 from megatron_agent.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("engines")  # skips where there is no engine
+
 PLAIN_ENGINE = """
 import json, sys
 arguments = json.load(sys.stdin)
@@ -146,7 +148,6 @@ def test_generated_folder(engines: EnginePool, tmp_path: Path) -> None:
         generate_alfworld_games(1, 3, folder)
 
 
-@pytest.mark.usefixtures("engines")
 def test_generator_is_deterministic_and_says_what_it_cannot() -> None:
     for task_type in TASK_TYPES:
         first, again, other = (generate_room(task_type, seed, 100) for seed in ("1 0", "1 0", "1 1"))
@@ -244,9 +245,15 @@ def test_lost_processes(small_room: Room) -> None:
         pool.open(game)
 
 
-def test_a_process_ends_with_its_harness(tmp_path: Path) -> None:
+def test_a_process_that_cannot_start_is_a_fault(small_room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    game = game_of_room(small_room, "put")
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(EnvironmentFault, match=r"cannot be started: .*No such file"):
+        EnginePool(workers=1).open(game)
+
+
+def test_a_process_ends_with_its_harness() -> None:
     """Killed outright, the harness cannot close its pool."""
-    pytest.importorskip("textworld", reason="pip install 'agentlm-megatron[alfworld]'")
     code = (
         "import os, signal\n"
         "from megatron_agent.environments.alfworld.engine import EnginePool\n"
