@@ -1,32 +1,30 @@
 """A chat client for any OpenAI-compatible server (transformers serve, vLLM, TGI, the hosted ones)."""
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from threading import Lock
+from typing import Any, Protocol, runtime_checkable
 
-from megatron_agent.environments.base import Message
+from megatron_agent.agents.failures import pause_before, read_failure, refuses_max_tokens
+from megatron_agent.agents.reply import ContextLimitError, Prices, Reply, RequestError, read_completion
+from megatron_agent.agents.transport import bounded_http_client, request_loop
+from megatron_agent.environments.base import Message, Task
 from megatron_agent.errors import UserError
 
-_CONTEXT_LIMIT = re.compile(r"context.{0,20}(length|window|limit)|maximum.{0,20}(tokens|length)|too long", re.I)
-_WRONG_MODEL = re.compile(r"pinned to|model.{0,80}(not found|not exist|unknown)", re.I)  # some say 400, not 404
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A model's reply, and the token counts of the request if the server reports them."""
-
-    text: str
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class ContextLimitError(Exception):
-    """The conversation is longer than the model's context."""
-
-
-class RequestError(Exception):
-    """The server answered a single request with an error that trying again did not mend."""
+__all__ = [
+    "ChatClient",
+    "ContextLimitError",
+    "OpenAIChatClient",
+    "Prices",
+    "Reply",
+    "RequestError",
+    "ScriptedClient",
+    "Stoppable",
+    "episode_seed",
+]
 
 
 class ChatClient(Protocol):
@@ -34,6 +32,14 @@ class ChatClient(Protocol):
 
     def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the model's reply to a conversation that ends on a user message."""
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """A chat client of one episode whose running request can be given up."""
+
+    def stop(self) -> None:
+        """End the running request and refuse further ones: `complete` raises CancelledError. For any thread."""
 
 
 class ScriptedClient:
@@ -50,10 +56,17 @@ class OpenAIChatClient:
     """Chat completions over the `openai` package; greedy by default, as in the paper.
 
     Message contents are sent stripped: training strips them (`chat/template.py`), as AgentTuning's own client did.
+    Options of sampling that are None are not sent: text-generation-inference samples as soon as it sees a
+    temperature other than 1. `extra_body` holds further fields for the request (vLLM's `top_k`, ...).
 
-    Connection failures, time-outs and the statuses 408, 409, 429 and 5xx are tried again `retries` times with
-    growing pauses (the package's own back-off). Then: UserError when the server is not there, does not know
-    the model or refuses the key; ContextLimitError when the prompt is too long; RequestError otherwise.
+    Time limits in seconds: `connect_timeout` for reaching the server, `timeout` for one try from its start to the
+    last byte, `total_timeout` for a request with all its tries and pauses. A reply may have `max_reply_bytes`.
+
+    Lost connections, time-outs, the statuses 408, 409, 425, 429 and 5xx, and replies that are no chat completion
+    are tried again up to `retries` times, after the time the server asks for, else `first_pause` seconds and twice
+    as many each time. Then: UserError when the server is not there, does not know the model or the address, refuses
+    the key or an option, or the account is spent; ContextLimitError when the prompt is too long; RequestError
+    otherwise.
     """
 
     def __init__(
@@ -62,9 +75,19 @@ class OpenAIChatClient:
         model: str,
         api_key: str = "none",
         max_tokens: int = 128,
-        temperature: float = 0.0,
+        temperature: float | None = 0.0,
         timeout: float = 120.0,
         retries: int = 3,
+        *,
+        top_p: float | None = None,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        prices: Prices | None = None,
+        connect_timeout: float = 10.0,
+        total_timeout: float = 600.0,
+        first_pause: float = 0.5,
+        max_reply_bytes: int = 4 << 20,
     ) -> None:
         import openai
 
@@ -75,56 +98,100 @@ class OpenAIChatClient:
         self.base_url = base_url
         self.model = model
         self.max_tokens = max_tokens
-        self.temperature = temperature
-        self._client = openai.OpenAI(base_url=base_url, api_key=api_key, timeout=timeout, max_retries=retries)
+        self.seed = seed
+        self.prices = prices
+        self.timeout = timeout
+        self.total_timeout = total_timeout
+        self.retries = retries
+        self.first_pause = first_pause
+        options = {"temperature": temperature, "top_p": top_p, "stop": list(stop) or None, "extra_body": extra_body}
+        self._options: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        self._tokens_field = "max_tokens"
+        self._openai = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=api_key,
+            timeout=openai.Timeout(timeout, connect=connect_timeout),
+            max_retries=0,
+            http_client=bounded_http_client(max_reply_bytes),
+        )
+
+    def for_task(self, task: Task) -> "EpisodeClient":
+        """Return the client of one episode: with the task's own seed, and a way to give up its request."""
+        return EpisodeClient(self, episode_seed(self.seed, task.id))
 
     def complete(self, messages: Sequence[Message]) -> Reply:
+        return self.start(messages, self.seed).result()
+
+    def start(self, messages: Sequence[Message], seed: int | None) -> "Future[Reply]":
+        """Send a conversation and return at once; cancelling the future ends the request."""
+        return asyncio.run_coroutine_threadsafe(self._in_time(messages, seed), request_loop())
+
+    async def _in_time(self, messages: Sequence[Message], seed: int | None) -> Reply:
+        try:
+            return await asyncio.wait_for(self._with_retries(messages, seed), self.total_timeout)
+        except asyncio.TimeoutError as error:
+            raise RequestError(f"no answer within {self.total_timeout} s, further tries included") from error
+
+    async def _with_retries(self, messages: Sequence[Message], seed: int | None) -> Reply:
         import openai
 
+        started, retry = time.monotonic(), 0
+        while True:
+            tokens_field = self._tokens_field
+            try:
+                completion = await asyncio.wait_for(self._try(messages, seed, tokens_field), self.timeout)
+                return read_completion(completion, self.prices, time.monotonic() - started)
+            except asyncio.TimeoutError:
+                failure = read_failure(TimeoutError(f"no answer within {self.timeout} s"), self.base_url, self.model)
+            except (openai.OpenAIError, RequestError, ValueError, RecursionError) as error:
+                if tokens_field == "max_tokens" and refuses_max_tokens(error):
+                    self._tokens_field = "max_completion_tokens"
+                    continue
+                failure = read_failure(error, self.base_url, self.model)
+                failure.error.__cause__ = error if failure.error is not error else error.__cause__
+            if not failure.again or retry == self.retries:
+                raise failure.error
+            pause = pause_before(retry, self.first_pause, failure.retry_after)
+            if time.monotonic() - started + pause > self.total_timeout:
+                raise RequestError(f"{failure.error}; no further try: the next pause of {pause:.0f} s is too long")
+            await asyncio.sleep(pause)
+            retry += 1
+
+    async def _try(self, messages: Sequence[Message], seed: int | None, tokens_field: str) -> Any:
         request: list[Any] = [{**message, "content": message["content"].strip()} for message in messages]
-        try:
-            completion = self._client.chat.completions.create(
-                model=self.model,
-                messages=request,
-                max_tokens=self.max_tokens,
-                temperature=self.temperature,
-            )
-        except openai.APITimeoutError as error:
-            raise RequestError(f"no answer within {self._client.timeout} s") from error
-        except openai.APIConnectionError as error:
-            raise UserError(self._not_there(error)) from error
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise UserError(f"{self.base_url} refused the API key: {error}; pass the right one") from error
-        except openai.APIStatusError as error:
-            if error.status_code == 404 or _WRONG_MODEL.search(str(error)):
-                raise UserError(
-                    f"{self.base_url} does not know this address or the model {self.model!r}: {error}; the base "
-                    "URL usually ends in /v1, and the model is the name the server was started with"
-                ) from error
-            if error.status_code in (400, 413, 422) and _CONTEXT_LIMIT.search(str(error)):
-                raise ContextLimitError(str(error)) from error
-            raise RequestError(f"status {error.status_code}: {error}") from error
-        except openai.APIError as error:
-            raise RequestError(str(error)) from error
-        except ValueError as error:  # a body that calls itself JSON and is not
-            raise RequestError(f"expected a chat completion, got no JSON: {error}") from error
-        return self._reply(completion)
+        options = {**self._options, tokens_field: self.max_tokens}
+        if seed is not None:
+            options["seed"] = seed
+        return await self._openai.chat.completions.create(model=self.model, messages=request, **options)
 
-    def _reply(self, completion: Any) -> Reply:
-        try:
-            text = completion.choices[0].message.content
-        except (AttributeError, IndexError, TypeError) as error:
-            raise RequestError(f"expected a chat completion, got {str(completion)[:200]!r}") from error
-        usage = getattr(completion, "usage", None)
-        return Reply(
-            text or "",
-            getattr(usage, "prompt_tokens", None),
-            getattr(usage, "completion_tokens", None),
-        )
 
-    def _not_there(self, error: Exception) -> str:
-        return (
-            f"no OpenAI-compatible server answers at {self.base_url} ({error.__cause__ or error}); start one, e.g. "
-            f"`transformers serve {self.model} --device cpu --host 127.0.0.1 --port 8000`, and pass its address "
-            "with --base-url http://127.0.0.1:8000/v1"
-        )
+class EpisodeClient:
+    """One episode's view of an :class:`OpenAIChatClient`."""
+
+    def __init__(self, client: OpenAIChatClient, seed: int | None) -> None:
+        self.client = client
+        self.seed = seed
+        self._lock = Lock()
+        self._stopped = False
+        self._running: Future[Reply] | None = None
+
+    def complete(self, messages: Sequence[Message]) -> Reply:
+        with self._lock:
+            if self._stopped:
+                raise CancelledError
+            self._running = self.client.start(messages, self.seed)
+        return self._running.result()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            if self._running is not None:
+                self._running.cancel()
+
+
+def episode_seed(seed: int | None, task_id: str) -> int | None:
+    """Return the seed of a task's requests: the same in every run, another for every task; 31 bits, as all take."""
+    if seed is None:
+        return None
+    digest = hashlib.sha256(f"{seed}:{task_id}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:4], "big") >> 1

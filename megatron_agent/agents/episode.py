@@ -1,16 +1,16 @@
 """The ReAct loop: a model and an environment take turns until the episode ends."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
-from megatron_agent.agents.client import ChatClient, ContextLimitError, Reply, RequestError
+from megatron_agent.agents.client import ChatClient, ContextLimitError, Reply, RequestError, Stoppable
 from megatron_agent.agents.history import MAX_SEGMENTS, truncate_history
-from megatron_agent.agents.trajectory import Trajectory, sum_known
-from megatron_agent.environments.base import Environment, Message, Observation, Task
+from megatron_agent.agents.record import EpisodeRecord, OnEvent
+from megatron_agent.agents.trajectory import Trajectory
+from megatron_agent.environments.base import Environment, EnvironmentFault, Message, Observation, Task
 
 
 def play(
@@ -21,43 +21,73 @@ def play(
     system_prompt: str | None = None,
     repetition_limit: int = 0,
     max_segments: int = MAX_SEGMENTS,
+    on_event: OnEvent | None = None,
 ) -> Trajectory:
-    """Play one episode and return its trajectory.
+    """Play one episode and return its trajectory; `on_event` hears of every message (:class:`EpisodeRecord`).
 
     The model sees the truncated history (`max_segments`, AgentBench's rule) behind `system_prompt`, if any.
     `repetition_limit` identical replies in a row end the episode (0: never; AgentTuning's collection of
-    trajectories took 3). A request the server refuses ends it with status `task error` and reward 0, whatever was
-    done before; a server that is not there raises UserError.
+    trajectories took 3). A request the server refuses, and an EnvironmentFault, end it with status `task error` and
+    reward 0, whatever was done before; one that fails only in `close` leaves the score and is noted in `error`.
+
+    A server that is not there raises UserError. Any other exception of an environment is a bug in it: it is raised
+    as it is, with a note of the task, since an episode scored 0 for it would be taken for the model's failure.
     """
-    started = time.monotonic()
-    context = environment.reset(task)
-    messages, conversation = list(context), list(context)
+    record = EpisodeRecord(task, on_event)
     prefix: list[Message] = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    replies: list[Reply] = []
-    error: str | None = None
+
+    def ask(conversation: Sequence[Message]) -> Reply:
+        return client.complete([*prefix, *truncate_history(conversation, max_segments)])
+
     try:
-        while True:
-            try:
-                reply = client.complete([*prefix, *truncate_history(conversation, max_segments)])
-            except ContextLimitError as limit:
-                observation, error = environment.stop("context limit"), str(limit)
-                break
-            except RequestError as failure:
-                observation, error = replace(environment.stop("task error"), reward=0.0), str(failure)
-                break
-            replies.append(reply)
-            _append(messages, conversation, "assistant", reply.text)
-            observation = environment.step(reply.text)
-            if not observation.done and _repeats(replies, repetition_limit):
-                observation = environment.stop("repetition")
-            if observation.done:
-                break
-            if observation.restart:
-                conversation = list(context[:-1])
-            _append(messages, conversation, "user", observation.text)
+        observation = _take_turns(environment, task, ask, record, repetition_limit)
+    except EnvironmentFault as fault:
+        observation = Observation("", done=True, status="task error")
+        record.note(_describe(fault))
+    except Exception as error:
+        if hasattr(error, "add_note"):  # Python 3.11
+            error.add_note(f"while playing task {task.id}, after {len(record.replies)} replies")
+        raise
     finally:
-        environment.close()
-    return _trajectory(task, messages, len(context), observation, replies, time.monotonic() - started, error)
+        try:
+            environment.close()
+        except EnvironmentFault as fault:
+            record.note(f"on closing the environment: {_describe(fault)}")
+    return record.finish(observation)
+
+
+def _take_turns(
+    environment: Environment,
+    task: Task,
+    ask: Callable[[Sequence[Message]], Reply],
+    record: EpisodeRecord,
+    repetition_limit: int,
+) -> Observation:
+    """Play from reset to the observation that ends the episode."""
+    context = environment.reset(task)
+    record.begin(context)
+    conversation = list(context)
+    while True:
+        try:
+            reply = ask(conversation)
+        except ContextLimitError as limit:
+            record.note(str(limit))
+            return environment.stop("context limit")
+        except RequestError as failure:
+            record.note(str(failure))
+            return replace(environment.stop("task error"), reward=0.0)
+        record.add_reply(reply)
+        observation = environment.step(reply.text)
+        if not observation.done and _repeats(record.replies, repetition_limit):
+            observation = environment.stop("repetition")
+        if observation.done:
+            return observation
+        answer = {"role": "user", "content": observation.text}
+        record.add(answer)
+        if observation.restart:
+            conversation = [*context[:-1], answer]
+        else:
+            conversation += [{"role": "assistant", "content": reply.text}, answer]
 
 
 def play_many(
@@ -65,32 +95,56 @@ def play_many(
     make_environment: Callable[[], Environment],
     client_for: Callable[[Any], ChatClient],
     concurrency: int = 8,
+    on_event: OnEvent | None = None,
     **options: Any,
 ) -> Iterator[Trajectory]:
     """Play `tasks` in `concurrency` threads and yield trajectories as they finish (not in order).
 
-    Each episode gets its own environment and the client that `client_for` gives for its task (a served model's is
-    the same for all, an expert's knows its task). The first exception (a dead server, Ctrl-C) cancels what has not
-    started, ends running episodes at their next request, and is raised. `options` go to :func:`play`.
+    Each episode gets its own environment and the client that `client_for` gives for its task (a served model's
+    `for_task`, an expert's knows its task). `on_event` hears of all episodes, from their threads, one call at a
+    time. `options` go to :func:`play`.
+
+    The first exception (a dead server, a bug, Ctrl-C while this waits) starts nothing more, gives up the requests
+    under way (those of :class:`Stoppable` clients at once, others when they return), yields the episodes that ended
+    all the same, and is then raised. Leaving the iterator early does the same and yields nothing more.
     """
     queue = iter(tasks)
     stopped = Event()
-    with ThreadPoolExecutor(max_workers=concurrency) as pool:
-        running: set[Future[Trajectory]] = set()
+    running: dict[Future[Trajectory], ChatClient] = {}
+    if on_event is not None:
+        on_event = _one_at_a_time(on_event)
+
+    def stop_all() -> None:
+        stopped.set()
+        for future, client in running.items():
+            future.cancel()
+            if isinstance(client, Stoppable):
+                client.stop()
+
+    with ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="episode") as pool:
         try:
             while True:
                 while len(running) < concurrency and (task := next(queue, None)) is not None:
-                    client = _StoppingClient(client_for(task), stopped)
-                    running.add(pool.submit(play, make_environment(), task, client, **options))
+                    client = client_for(task)
+                    arguments = (make_environment(), task, _StoppingClient(client, stopped))
+                    running[pool.submit(play, *arguments, on_event=on_event, **options)] = client
                 if not running:
                     return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in sorted(finished, key=_failed):  # what ended well is delivered before a failure is raised
+                    del running[future]
                     yield future.result()
-        finally:
-            stopped.set()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            stop_all()
+            wait(running)
             for future in running:
-                future.cancel()
+                if not _failed(future):
+                    yield future.result()
+            raise
+        finally:
+            stop_all()
 
 
 class _StoppingClient:
@@ -106,9 +160,18 @@ class _StoppingClient:
         return self.client.complete(messages)
 
 
-def _append(messages: list[Message], conversation: list[Message], role: str, text: str) -> None:
-    messages.append({"role": role, "content": text})
-    conversation.append(messages[-1])
+def _failed(future: "Future[Trajectory]") -> bool:
+    return future.cancelled() or future.exception() is not None
+
+
+def _one_at_a_time(on_event: OnEvent) -> OnEvent:
+    lock = Lock()
+
+    def tell(event: dict[str, Any]) -> None:
+        with lock:
+            on_event(event)
+
+    return tell
 
 
 def _repeats(replies: Sequence[Reply], limit: int) -> bool:
@@ -116,28 +179,5 @@ def _repeats(replies: Sequence[Reply], limit: int) -> bool:
     return limit > 0 and len(last) == limit and len(set(last)) == 1
 
 
-def _trajectory(
-    task: Task,
-    messages: list[Message],
-    context_messages: int,
-    observation: Observation,
-    replies: list[Reply],
-    seconds: float,
-    error: str | None,
-) -> Trajectory:
-    if observation.status is None:
-        raise RuntimeError(f"the environment ended task {task.id} without a status")
-    return Trajectory(
-        task_id=task.id,
-        category=task.category,
-        messages=tuple(messages),
-        context_messages=context_messages,
-        reward=observation.reward,
-        scores=dict(observation.scores),
-        status=observation.status,
-        rounds=len(replies),
-        seconds=seconds,
-        prompt_tokens=sum_known(reply.prompt_tokens for reply in replies),
-        completion_tokens=sum_known(reply.completion_tokens for reply in replies),
-        error=error,
-    )
+def _describe(fault: EnvironmentFault) -> str:
+    return str(fault) or type(fault).__name__

@@ -3,16 +3,20 @@
 Source: `filter_messages` in AgentBench.old/src/agent.py of THUDM/AgentTuning.
 """
 
+import re
 from collections.abc import Sequence
 
 from megatron_agent.environments.base import Message
 
 MAX_SEGMENTS = 3500
 _LETTERS_PER_SEGMENT = 7
+_ASCII_SEGMENT = re.compile(r"[A-Za-z]{1,7}|[^A-Za-z \n]")
 
 
 def count_segments(text: str) -> int:
     """Count segments: a run of n letters is ceil(n/7), any other character but blank and newline is 1."""
+    if text.isascii():  # ten times as fast as the loop, which counts every request's whole history
+        return len(_ASCII_SEGMENT.findall(text))
     segments = letters = 0
     for character in text:
         if character.isalpha():

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from megatron_agent.chat.conversation import Conversation, Turn
 from megatron_agent.environments.base import Message, Status
+
+Number = TypeVar("Number", int, float)
 
 _SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
 
@@ -14,9 +17,11 @@ class Trajectory:
     """One episode: all messages (never the truncated view), the reward and how it ended.
 
     The first `context_messages` messages came from the environment's reset: assistant messages among them
-    (the acknowledgement, demonstrations) are context, not the model's. Token counts are sums over the
-    episode's requests, None if the server reported none.
-    `scores` are the environment's further figures. `error` explains a `task error`.
+    (the acknowledgement, demonstrations) are context, not the model's. Token counts and cost are sums over the
+    episode's requests, None if none is known; `finish_reasons` counts the server's words for why replies ended, and
+    `request_seconds` holds the time of each request.
+    `scores` are the environment's further figures. `error` explains a `task error`, a context limit, and what failed
+    when the environment was closed. An episode whose environment could not be reset has no messages.
     """
 
     task_id: str
@@ -31,6 +36,9 @@ class Trajectory:
     completion_tokens: int | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    cost: float | None = None
+    finish_reasons: Mapping[str, int] = field(default_factory=dict)
+    request_seconds: tuple[float, ...] = ()
 
 
 def trajectory_to_conversation(trajectory: Trajectory, model: str | None = None) -> Conversation:
@@ -49,7 +57,7 @@ def trajectory_to_conversation(trajectory: Trajectory, model: str | None = None)
     )
 
 
-def sum_known(counts: Iterable[int | None]) -> int | None:
-    """Return the sum of the counts that are known, None when none is (servers need not report tokens)."""
-    known = [count for count in counts if count is not None]
+def sum_known(amounts: Iterable[Number | None]) -> Number | None:
+    """Return the sum of the amounts that are known, None when none is (servers need not report tokens)."""
+    known = [amount for amount in amounts if amount is not None]
     return sum(known) if known else None

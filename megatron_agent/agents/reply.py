@@ -1,0 +1,77 @@
+"""What a request to a model gives: a reply with its counts and cost, or one of two errors."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a served model costs, in any one currency, per million tokens."""
+
+    prompt: float
+    completion: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A model's reply.
+
+    Token counts are None if the server reports none; `cost` is None without them or without prices. `seconds` is the
+    whole request with its further tries; `finish_reason` is the server's word (`stop`, `length`, ...). Tries that
+    failed are in no count: their tokens are not reported.
+    """
+
+    text: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost: float | None = None
+    seconds: float = 0.0
+    finish_reason: str | None = None
+
+
+class ContextLimitError(Exception):
+    """The conversation is longer than the model's context."""
+
+
+class RequestError(Exception):
+    """The server answered a single request with an error that trying again did not mend."""
+
+
+def read_completion(completion: Any, prices: Prices | None, seconds: float) -> Reply:
+    """Return the reply in a chat completion as `openai` gives it, which checks nothing of what a server sent.
+
+    `content: null` is an empty reply: servers send it when the model wrote nothing that can be shown (all tokens went
+    into reasoning, or a filter took them). Lone surrogates become U+FFFD, since no encoder takes them. Raises
+    RequestError for anything that is no chat completion.
+    """
+    try:
+        choice = completion.choices[0]
+        text, given = choice.message.content, "content" in choice.message.model_fields_set
+        finish_reason = getattr(choice, "finish_reason", None)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise RequestError(f"expected a chat completion, got {_shortened(completion)}") from error
+    if not given or not isinstance(text, str | None):
+        raise RequestError(f"expected a text under choices[0].message.content, got {_shortened(completion)}")
+    usage = getattr(completion, "usage", None)
+    prompt_tokens, completion_tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    cost = None
+    if prices is not None and prompt_tokens is not None and completion_tokens is not None:
+        cost = (prices.prompt * prompt_tokens + prices.completion * completion_tokens) / 1e6
+    return Reply(
+        text=(text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cost=cost,
+        seconds=seconds,
+        finish_reason=finish_reason if isinstance(finish_reason, str) else None,
+    )
+
+
+def _count(usage: Any, name: str) -> int | None:
+    value = getattr(usage, name, None)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _shortened(completion: Any) -> str:
+    text = completion if isinstance(completion, str) else str(completion)
+    return repr(text[:200])

@@ -1,0 +1,49 @@
+"""How requests travel: one event loop for all threads, and bodies that stop at a number of bytes."""
+
+import asyncio
+import threading
+from typing import Any
+
+from megatron_agent.agents.reply import RequestError
+
+_LOCK = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_REBUILT_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
+
+
+def request_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop that carries all requests of this program; it runs in a daemon thread of its own.
+
+    Episodes wait for it in their threads. Requests on a loop can be given up at any moment, so that a time limit or
+    Ctrl-C ends one that a server drags out, whatever it is doing.
+    """
+    global _loop
+    with _LOCK:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="chat requests", daemon=True).start()
+        return _loop
+
+
+def bounded_http_client(max_bytes: int) -> Any:
+    """Return an HTTP client for `openai.AsyncOpenAI` that reads at most `max_bytes` of any body, errors included.
+
+    A longer body raises RequestError. Redirects are answers, not followed: one of a POST would turn it into a GET.
+    """
+    import openai
+
+    class BoundedClient(openai.DefaultAsyncHttpxClient):  # type: ignore[misc, valid-type]
+        async def send(self, request: Any, **options: Any) -> Any:
+            response = await super().send(request, **{**options, "stream": True})
+            body = bytearray()
+            try:
+                async for block in response.aiter_bytes():
+                    body += block
+                    if len(body) > max_bytes:
+                        raise RequestError(f"a reply of more than {max_bytes:,} bytes (status {response.status_code})")
+            finally:
+                await response.aclose()
+            headers = [(name, value) for name, value in response.headers.items() if name not in _REBUILT_HEADERS]
+            return type(response)(response.status_code, headers=headers, content=bytes(body), request=request)
+
+    return BoundedClient(follow_redirects=False)
