@@ -36,7 +36,7 @@ class Failure:
 
 
 def read_failure(error: Exception, base_url: str, model: str) -> Failure:
-    """Return what an exception of `openai`, or of reading its answer, means."""
+    """Return what an exception of `openai`, a TimeoutError or a RequestError (a reply that is none) means."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
@@ -49,8 +49,6 @@ def read_failure(error: Exception, base_url: str, model: str) -> Failure:
         return Failure(RequestError(str(error)), again=True)
     if isinstance(error, RequestError):
         return Failure(error, again=True)
-    if isinstance(error, ValueError | RecursionError):  # a body that calls itself JSON and is not
-        return Failure(RequestError(f"expected a chat completion, got no JSON: {_line(error)}"), again=True)
     return Failure(RequestError(_line(error)), again=False)
 
 

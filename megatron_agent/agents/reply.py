@@ -1,5 +1,6 @@
 """What a request to a model gives: a reply with its counts and cost, or one of two errors."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,22 +38,25 @@ class RequestError(Exception):
     """The server answered a single request with an error that trying again did not mend."""
 
 
-def read_completion(completion: Any, prices: Prices | None, seconds: float) -> Reply:
-    """Return the reply in a chat completion as `openai` gives it, which checks nothing of what a server sent.
+def read_completion(body: bytes, prices: Prices | None, seconds: float) -> Reply:
+    """Return the reply in the JSON of a chat completion.
 
     `content: null` is an empty reply: servers send it when the model wrote nothing that can be shown (all tokens went
     into reasoning, or a filter took them). Lone surrogates become U+FFFD, since no encoder takes them. Raises
     RequestError for anything that is no chat completion.
     """
     try:
-        choice = completion.choices[0]
-        text, given = choice.message.content, "content" in choice.message.model_fields_set
-        finish_reason = getattr(choice, "finish_reason", None)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise RequestError(f"expected a chat completion, got {_shortened(completion)}") from error
-    if not given or not isinstance(text, str | None):
-        raise RequestError(f"expected a text under choices[0].message.content, got {_shortened(completion)}")
-    usage = getattr(completion, "usage", None)
+        completion = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"expected a chat completion, got no JSON ({error}): {body[:200]!r}") from error
+    try:
+        choice = completion["choices"][0]
+        text = choice["message"]["content"]
+    except (IndexError, KeyError, TypeError) as error:
+        raise RequestError(f"expected a chat completion, got {body[:200]!r}") from error
+    if not isinstance(text, str | None):
+        raise RequestError(f"expected a text under choices[0].message.content, got {str(text)[:200]!r}")
+    finish_reason, usage = choice.get("finish_reason"), completion.get("usage")
     prompt_tokens, completion_tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     cost = None
     if prices is not None and prompt_tokens is not None and completion_tokens is not None:
@@ -68,10 +72,5 @@ def read_completion(completion: Any, prices: Prices | None, seconds: float) -> R
 
 
 def _count(usage: Any, name: str) -> int | None:
-    value = getattr(usage, name, None)
+    value = usage.get(name) if isinstance(usage, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _shortened(completion: Any) -> str:
-    text = completion if isinstance(completion, str) else str(completion)
-    return repr(text[:200])
