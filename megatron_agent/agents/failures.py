@@ -53,7 +53,8 @@ def read_failure(error: Exception, base_url: str, model: str) -> Failure:
 
 
 def _read_status(error: Any, base_url: str, model: str) -> Failure:
-    status, text = error.status_code, _line(error)
+    status = error.status_code
+    text = _line(error if isinstance(error.body, dict) else error.response.text)  # openai's message holds JSON only
     if status in (401, 403):
         return Failure(UserError(f"{base_url} refused the API key: {text}; pass the right one"), again=False)
     if status == 402 or (status == 429 and _NO_MONEY.search(text)):
@@ -121,6 +122,6 @@ def _not_there(error: Exception, base_url: str, model: str) -> str:
     )
 
 
-def _line(error: Exception) -> str:
+def _line(error: Exception | str) -> str:
     """Return an error's text on one line of readable length; some servers send a page."""
     return " ".join(str(error)[:2000].split())[:400]

@@ -32,7 +32,7 @@ def bounded_http_client(max_bytes: int) -> Any:
     """
     import openai
 
-    class BoundedClient(openai.DefaultAsyncHttpxClient):  # type: ignore[misc, valid-type]
+    class BoundedClient(openai.DefaultAsyncHttpxClient):
         async def send(self, request: Any, **options: Any) -> Any:
             response = await super().send(request, **{**options, "stream": True})
             body = bytearray()

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,11 @@ MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
 def test_request_and_reply() -> None:
     with openai_server(lambda body: "hello") as server:
         reply = OpenAIChatClient(server.base_url, "my-model", max_tokens=17).complete(MESSAGES)
-    assert reply == Reply("hello", prompt_tokens=11, completion_tokens=7)
+    assert reply.seconds > 0
+    assert replace(reply, seconds=0) == Reply("hello", prompt_tokens=11, completion_tokens=7, finish_reason="stop")
     (request,) = server.requests
     assert request["messages"] == MESSAGES
-    assert (request["model"], request["max_tokens"], request["temperature"]) == ("my-model", 17, 0.0)
+    assert request == {"model": "my-model", "messages": MESSAGES, "max_tokens": 17, "temperature": 0.0}
 
 
 @pytest.mark.parametrize("system", [None, " Be brief.\n"])
@@ -62,7 +64,7 @@ def test_an_empty_reply_is_empty_text() -> None:
 def test_server_errors_are_tried_again() -> None:
     answers = iter([(500, {"error": {"message": "busy"}}), (429, {"error": {"message": "slow"}}), "at last"])
     with openai_server(lambda body: next(answers)) as server:
-        assert OpenAIChatClient(server.base_url, "m", retries=2).complete(MESSAGES).text == "at last"
+        assert OpenAIChatClient(server.base_url, "m", retries=2, first_pause=0.01).complete(MESSAGES).text == "at last"
     assert len(server.requests) == 3
 
 
@@ -82,14 +84,6 @@ def test_refusals(status: int, message: str, expected: type[Exception], text: st
     with openai_server(lambda body: (status, {"error": {"message": message}})) as server:
         client = OpenAIChatClient(server.base_url, "m", retries=0)
         with pytest.raises(expected, match=text):
-            client.complete(MESSAGES)
-
-
-@pytest.mark.parametrize("payload", [b"not json", b"{}", b'{"choices": []}', b"[]", b"null"])
-def test_a_server_that_speaks_another_language(payload: bytes) -> None:
-    with openai_server(lambda body: payload) as server:
-        client = OpenAIChatClient(server.base_url, "m", retries=0)
-        with pytest.raises(RequestError):
             client.complete(MESSAGES)
 
 

@@ -1,0 +1,165 @@
+"""What the client sends, what it counts, and how it takes the words of servers that differ."""
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from megatron_agent.agents.client import ContextLimitError, OpenAIChatClient, Prices, RequestError, episode_seed
+from megatron_agent.agents.reply import read_completion
+from megatron_agent.errors import UserError
+from tests.agents.misbehaviour import body, status
+from tests.agents.openai_server import completion, openai_server
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+
+
+def test_options_that_are_not_given_are_not_sent() -> None:
+    """text-generation-inference samples as soon as it sees a temperature (evaluation.md, section 1)."""
+    with openai_server(lambda body: "ok") as server:
+        OpenAIChatClient(server.base_url, "m", temperature=None).complete(MESSAGES)
+        OpenAIChatClient(
+            server.base_url, "m", temperature=0.7, top_p=0.9, stop=["\n"], seed=5, extra_body={"top_k": 3}
+        ).complete(MESSAGES)
+    plain, full = server.requests
+    assert set(plain) == {"model", "messages", "max_tokens"}
+    assert {name: full[name] for name in set(full) - set(plain)} == {
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "stop": ["\n"],
+        "seed": 5,
+        "top_k": 3,
+    }
+
+
+def test_every_task_has_its_own_seed_the_same_in_every_run() -> None:
+    with openai_server(lambda body: "ok") as server:
+        for name in ("a", "b", "a"):
+            client = OpenAIChatClient(server.base_url, "m", seed=1)
+            client.for_task(SimpleNamespace(id=name, category="")).complete(MESSAGES)
+    first, second, again = (request["seed"] for request in server.requests)
+    assert first == again != second
+    assert 0 <= first < 2**31
+    assert first != episode_seed(2, "a")
+    assert episode_seed(None, "a") is None
+
+
+def test_cost() -> None:
+    with openai_server(lambda body: "ok") as server:
+        reply = OpenAIChatClient(server.base_url, "m", prices=Prices(prompt=3.0, completion=15.0)).complete(MESSAGES)
+    assert reply.cost == pytest.approx((11 * 3 + 7 * 15) / 1e6)
+
+
+@pytest.mark.parametrize(
+    "usage", [None, {}, [], "many", {"prompt_tokens": "11", "completion_tokens": -1}, {"prompt_tokens": True}]
+)
+def test_odd_counts_are_no_counts(usage: Any) -> None:
+    answer = {**completion("ok"), "usage": usage}
+    with openai_server(lambda body: (200, answer)) as server:
+        reply = OpenAIChatClient(server.base_url, "m", prices=Prices(1, 1)).complete(MESSAGES)
+    assert (reply.text, reply.prompt_tokens, reply.completion_tokens, reply.cost) == ("ok", None, None, None)
+
+
+def test_null_content_is_an_empty_reply_and_lone_surrogates_are_replaced() -> None:
+    null = b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}'
+    assert read_completion(null, None, 0.0).text == ""
+    assert read_completion(null, None, 0.0).finish_reason == "length"
+    text = rb'{"choices": [{"message": {"content": "a\ud83d b\ud83d\ude00"}}]}'
+    assert read_completion(text, None, 0.0).text == "a\ufffd b\U0001f600"
+
+
+def test_newer_models_want_max_completion_tokens() -> None:
+    refusal = (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    )
+
+    def respond(request: dict[str, Any]) -> Any:
+        return "ok" if "max_completion_tokens" in request else status(400, refusal)
+
+    with openai_server(respond) as server:
+        client = OpenAIChatClient(server.base_url, "m", max_tokens=9, retries=0)
+        assert client.complete(MESSAGES).text == client.complete(MESSAGES).text == "ok"
+    assert [request.get("max_completion_tokens") for request in server.requests] == [None, 9, 9], "asked once"
+
+
+def test_a_server_that_takes_neither_is_not_asked_for_ever() -> None:
+    refusal = status(400, "'max_tokens' is not supported here")
+    with openai_server(lambda request: refusal) as server, pytest.raises(RequestError, match="not supported here"):
+        OpenAIChatClient(server.base_url, "m", retries=5).complete(MESSAGES)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (400, "This model's maximum context length is 4096 tokens. However, you requested 4200 tokens"),  # vLLM, OpenAI
+        (422, "Input validation error: `inputs` must have less than 4095 tokens. Given: 5000"),  # TGI
+        (400, "the request exceeds the available context size, try increasing it"),  # llama.cpp
+        (400, "The input (5000 tokens) is longer than the model's context length (4096 tokens)."),  # SGLang
+        (400, "prompt is too long: 210000 tokens > 200000 maximum"),  # Anthropic
+        (400, "The input token count (40000) exceeds the maximum number of tokens allowed (32768)."),  # Gemini
+        (413, "Request too long"),
+    ],
+)
+def test_context_limits_in_the_words_of_servers(code: int, message: str) -> None:
+    with openai_server(lambda request: status(code, message)) as server, pytest.raises(ContextLimitError):
+        OpenAIChatClient(server.base_url, "m").complete(MESSAGES)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (status(401, "no key"), "refused the API key"),
+        (status(403, "<html>blocked</html>", "text/html"), "refused the API key"),
+        (status(402, "Insufficient Balance"), "nothing left to spend"),
+        (status(429, "You exceeded your current quota, please check your plan"), "nothing left to spend"),
+        (status(400, "Unsupported value: 'temperature' does not support 0 with this model."), "leave it away"),
+        (status(307, "", Location="http://elsewhere/v1/chat/completions"), "redirects to http://elsewhere/v1/chat"),
+        (status(301, "", Location="/v2"), "redirects to /v2"),
+        (status(404, "<html>Not Found</html>", "text/html"), "usually ends in /v1"),
+    ],
+)
+def test_a_wrong_set_up_is_told_at_once(answer: Any, text: str) -> None:
+    with openai_server(lambda request: answer) as server, pytest.raises(UserError, match=text):
+        OpenAIChatClient(server.base_url, "m", first_pause=60).complete(MESSAGES)
+    assert len(server.requests) == 1
+
+
+def test_an_error_page_is_shortened() -> None:
+    page = status(400, "<html>\n" + "very long " * 5000 + "</html>", "text/html")
+    with openai_server(lambda request: page) as server, pytest.raises(RequestError) as error:
+        OpenAIChatClient(server.base_url, "m").complete(MESSAGES)
+    assert "<html> very long" in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+def test_retry_after_is_waited_for() -> None:
+    answers = iter([status(429, Retry_After="0.4"), status(503, Retry_After_Ms="300"), "at last"])
+    with openai_server(lambda request: next(answers)) as server:
+        client = OpenAIChatClient(server.base_url, "m", first_pause=0.01)
+        started = time.monotonic()
+        assert client.complete(MESSAGES).text == "at last"
+    assert time.monotonic() - started >= 0.7
+
+
+def test_retry_after_beyond_the_total_time_is_not() -> None:
+    answer = status(429, "later", Retry_After="7200")
+    with openai_server(lambda request: answer) as server, pytest.raises(RequestError, match="7200 s is too long"):
+        OpenAIChatClient(server.base_url, "m").complete(MESSAGES)
+    assert len(server.requests) == 1
+
+
+def test_the_total_time_covers_all_tries() -> None:
+    with openai_server(lambda request: status(500)) as server:
+        client = OpenAIChatClient(server.base_url, "m", retries=10**6, first_pause=0.05, total_timeout=0.5)
+        with pytest.raises(RequestError):
+            client.complete(MESSAGES)
+    assert 2 <= len(server.requests) <= 20
+
+
+def test_a_reply_under_the_limit_of_bytes_is_whole() -> None:
+    answer = body('{"choices": [{"message": {"content": "' + "x" * 1_000_000 + '"}}]}', "text/plain")
+    with openai_server(lambda request: answer) as server:
+        assert len(OpenAIChatClient(server.base_url, "m").complete(MESSAGES).text) == 1_000_000
