@@ -1,7 +1,12 @@
 """The episode loop: endings, what the model sees, what is recorded."""
 
+import json
+import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,10 +14,11 @@ from megatron_agent.agents.client import ContextLimitError, Reply, RequestError,
 from megatron_agent.agents.episode import play, play_many
 from megatron_agent.agents.trajectory import trajectory_to_conversation
 from megatron_agent.chat.conversation import check_trainable, conversation_to_record, parse_conversation
-from megatron_agent.environments.base import Message
+from megatron_agent.environments.base import EnvironmentFault, Message, Observation
 from megatron_agent.environments.database import DatabaseEnvironment, DatabaseTask, Table
 from megatron_agent.environments.database.backend import SqliteBackend
 from megatron_agent.errors import UserError
+from tests.agents.walking import Walk, Walking
 
 TABLE = Table("people", ("name", "age"), (("Ada", "36"), ("Bob", "19")))
 LOOK = "I look.\nAction: Operation\n```sql\nSELECT age FROM people\n```"
@@ -119,9 +125,179 @@ def test_a_task_error_never_scores() -> None:
         assert play(DatabaseEnvironment(), gold, ScriptedClient(respond)).reward == reward
 
 
-def test_play_many_plays_all_at_once() -> None:
-    import threading
+@pytest.mark.parametrize(
+    ("where", "rounds", "messages", "status", "reward"),
+    [
+        ("reset", 0, 0, "task error", 0.0),
+        ("step", 1, 4, "task error", 0.0),
+        ("stop", 2, 6, "task error", 0.0),
+        ("close", 2, 6, "repetition", 2 / 3),
+    ],
+)
+def test_a_fault_of_the_machinery_is_a_task_error(
+    where: str, rounds: int, messages: int, status: str, reward: float
+) -> None:
+    environment = Walking()
 
+    def fail(*arguments: object) -> None:
+        raise EnvironmentFault("the sandbox is gone")
+
+    setattr(environment, where, fail)
+    trajectory = play(environment, Walk("w"), ScriptedClient(lambda messages: "on"), repetition_limit=2)
+    assert (trajectory.status, trajectory.reward, trajectory.rounds) == (status, reward, rounds)
+    assert (len(trajectory.messages), trajectory.context_messages) == (messages, min(messages, 3))
+    assert "the sandbox is gone" in (trajectory.error or "")
+    assert environment.closed == (where != "close")
+
+
+def test_both_failures_are_told_when_an_environment_cannot_be_stopped_either() -> None:
+    environment = Walking()
+
+    def fail(status: str) -> Observation:
+        raise EnvironmentFault("the sandbox is gone")
+
+    environment.stop = fail  # type: ignore[method-assign,assignment]
+    trajectory = play(environment, Walk("w"), Failing(RequestError("status 500")))
+    assert trajectory.error == "status 500; the sandbox is gone"
+
+
+def test_a_bug_in_an_environment_is_seen() -> None:
+    """Any other exception ends the run as it is, names the task, and closes the environment."""
+    environment = Walking()
+
+    def fail(reply: str) -> Observation:
+        raise ZeroDivisionError("a bug")
+
+    environment.step = fail  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError) as error:
+        play(environment, Walk("walk 7"), ScriptedClient(lambda messages: "on"))
+    if sys.version_info >= (3, 11):
+        assert error.value.__notes__ == ["while playing task walk 7, after 1 replies"]
+    assert environment.closed == 1
+
+
+class Counting:
+    """Replies with counts, as a served model's are."""
+
+    def complete(self, messages: Sequence[Message]) -> Reply:
+        return Reply("on", 100, 7, cost=0.25, seconds=0.5, finish_reason="length" if len(messages) == 3 else "stop")
+
+
+def test_counts_and_cost_of_an_episode() -> None:
+    trajectory = play(Walking(), Walk("w"), Counting())
+    assert (trajectory.prompt_tokens, trajectory.completion_tokens, trajectory.cost) == (300, 21, 0.75)
+    assert trajectory.finish_reasons == {"length": 1, "stop": 2}
+    assert trajectory.request_seconds == (0.5, 0.5, 0.5)
+    unknown = play(Walking(), Walk("w"), ScriptedClient(lambda messages: "on"))
+    assert (unknown.prompt_tokens, unknown.cost, unknown.finish_reasons) == (None, None, {})
+
+
+def test_events_tell_the_episode_as_it_goes() -> None:
+    events: list[dict[str, Any]] = []
+    seen: list[int] = []
+
+    class Watching(Counting):
+        def complete(self, messages: Sequence[Message]) -> Reply:
+            seen.append(len(events))
+            return super().complete(messages)
+
+    trajectory = play(Walking(), Walk("w"), Watching(), on_event=events.append)
+    assert seen == [3, 5, 7], "every message was told before the next request"
+    *messages, end = json.loads(json.dumps(events))
+    assert [{"role": e["role"], "content": e["content"]} for e in messages] == list(trajectory.messages)
+    assert [e["index"] for e in messages] == list(range(8))
+    assert {e["event"] for e in messages} == {"message"}
+    assert {e["task_id"] for e in events} == {"w"}
+    times = [e["seconds"] for e in events]
+    assert times == sorted(times)
+    replies = [e for e in messages[3:] if e["role"] == "assistant"]
+    assert [(e["prompt_tokens"], e["completion_tokens"], e["cost"]) for e in replies] == [(100, 7, 0.25)] * 3
+    assert messages[0]["cost"] is None
+    del end["seconds"]
+    assert end == {
+        "event": "end",
+        "task_id": "w",
+        "reward": 1.0,
+        "status": "completed",
+        "scores": {"rooms": 3},
+        "rounds": 3,
+        "prompt_tokens": 300,
+        "completion_tokens": 21,
+        "cost": 0.75,
+        "error": None,
+    }
+
+
+def test_restarted_conversations_hold_the_context_and_the_new_question() -> None:
+    """Mind2Web (environments.md, section 3): the history is reset at every call; the record keeps all."""
+    seen: list[list[str]] = []
+
+    class Restarting(Walking):
+        def step(self, reply: str) -> Observation:
+            return replace(super().step(reply), restart=True)
+
+    def respond(messages: Sequence[Message]) -> str:
+        seen.append([message["content"] for message in messages])
+        return f"reply {len(seen)}"
+
+    trajectory = play(Restarting(), Walk("w"), ScriptedClient(respond))
+    assert seen == [["You walk through a house.", "Ok.", f"w: room {room}"] for room in range(3)]
+    assert [m["content"] for m in trajectory.messages[2:]] == [
+        "w: room 0", "reply 1", "w: room 1", "reply 2", "w: room 2", "reply 3",
+    ]  # fmt: skip
+
+
+def test_an_episode_that_ends_while_the_run_fails_is_delivered() -> None:
+    """One client meets a dead server while the other's last step is under way."""
+    last_step, failed = threading.Event(), threading.Event()
+
+    class SlowEnd(Walking):
+        def step(self, reply: str) -> Observation:
+            if self.task.id == "good":
+                last_step.set()
+                failed.wait(20)
+                time.sleep(0.2)
+            return super().step(reply)
+
+    def respond_bad(messages: Sequence[Message]) -> str:
+        last_step.wait(20)
+        failed.set()
+        raise UserError("no server")
+
+    clients = {"good": ScriptedClient(lambda messages: "on"), "bad": ScriptedClient(respond_bad)}
+    delivered: list[str] = []
+    tasks = [Walk(name, rooms=1) for name in ("good", "bad", "never started")]
+    played = play_many(tasks, SlowEnd, lambda task: clients[task.id], concurrency=2)
+    with pytest.raises(UserError, match="no server"):
+        delivered.extend(trajectory.task_id for trajectory in played)
+    assert delivered == ["good"]
+
+
+def test_events_of_many_episodes_come_one_at_a_time() -> None:
+    busy, events = threading.Lock(), []
+
+    def on_event(event: dict[str, Any]) -> None:
+        assert busy.acquire(blocking=False), "two calls at once"
+        time.sleep(0.001)
+        events.append(event)
+        busy.release()
+
+    tasks = [Walk(str(number)) for number in range(12)]
+    list(play_many(tasks, Walking, lambda _: ScriptedClient(lambda messages: "on"), 6, on_event=on_event))
+    assert sum(event["event"] == "end" for event in events) == 12
+    for task in tasks:
+        assert [e["index"] for e in events if e["task_id"] == task.id and e["event"] == "message"] == list(range(8))
+
+
+def test_a_listener_that_fails_ends_the_run() -> None:
+    def on_event(event: dict[str, Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        list(play_many([Walk("w")], Walking, lambda _: ScriptedClient(lambda m: "on"), on_event=on_event))
+
+
+def test_play_many_plays_all_at_once() -> None:
     barrier = threading.Barrier(4, timeout=20)  # breaks unless four episodes are under way together
 
     def respond(messages: Sequence[Message]) -> str:

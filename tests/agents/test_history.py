@@ -1,8 +1,12 @@
 """History truncation against a plain transcription of AgentBench's rule."""
 
+import itertools
+import math
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from megatron_agent.agents.history import count_segments, truncate_history
 from megatron_agent.environments.base import Message
@@ -28,6 +32,14 @@ from megatron_agent.environments.base import Message
 )
 def test_segments(text: str, segments: int) -> None:
     assert count_segments(text) == segments
+
+
+@given(st.text(alphabet="ab Z\n1.\té²日") | st.text(alphabet="abcdefgh \n.0", max_size=300) | st.text())
+def test_segments_of_any_text(text: str) -> None:
+    """Truth: runs of letters by `itertools.groupby`, against the two ways of counting."""
+    runs = [(letters, list(run)) for letters, run in itertools.groupby(text, str.isalpha)]
+    others = sum(character not in " \n" for letters, run in runs if not letters for character in run)
+    assert count_segments(text) == others + sum(math.ceil(len(run) / 7) for letters, run in runs if letters)
 
 
 def conversation(length: int, rng: random.Random) -> list[Message]:
