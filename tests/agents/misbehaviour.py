@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler
 
 from tests.agents.openai_server import Misbehave, completion
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+"""`openai_server` closes after misbehaviour; a client that is not told may send its next request into the void."""
 MEGABYTE = 1 << 20
 
 
@@ -17,7 +18,12 @@ def status(code: int, message: str = "refused", content_type: str = "application
 
     def write(handler: BaseHTTPRequestHandler) -> None:
         body = message if content_type != "application/json" else json.dumps({"error": {"message": message}})
-        lines = [f"HTTP/1.1 {code} Error", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
+        lines = [
+            f"HTTP/1.1 {code} Error",
+            "Connection: close",
+            f"Content-Type: {content_type}",
+            f"Content-Length: {len(body)}",
+        ]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         handler.wfile.write(("\r\n".join(lines) + "\r\n\r\n" + body).encode())
 
@@ -86,7 +92,7 @@ def huge(megabytes: int, code: int = 200) -> Misbehave:
     def write(handler: BaseHTTPRequestHandler) -> None:
         start = b'{"choices": [{"message": {"role": "assistant", "content": "'
         length = len(start) + megabytes * MEGABYTE + 4
-        head = b"HTTP/1.1 %d Huge\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (code, length)
+        head = HEAD.replace(b"200 OK", b"%d Huge" % code) + b"Content-Length: %d\r\n\r\n" % length
         handler.wfile.write(head + start)
         for _ in range(megabytes):
             handler.wfile.write(b"x" * MEGABYTE)
@@ -107,8 +113,8 @@ def body(text: str, content_type: str = "application/json") -> Misbehave:
 
     def write(handler: BaseHTTPRequestHandler) -> None:
         data = text.encode()
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {len(data)}\r\n\r\n"
-        handler.wfile.write(head.encode() + data)
+        head = HEAD.replace(b"application/json", content_type.encode())
+        handler.wfile.write(head + b"Content-Length: %d\r\n\r\n" % len(data) + data)
 
     return write
 
