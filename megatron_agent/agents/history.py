@@ -15,7 +15,7 @@ _ASCII_SEGMENT = re.compile(r"[A-Za-z]{1,7}|[^A-Za-z \n]")
 
 def count_segments(text: str) -> int:
     """Count segments: a run of n letters is ceil(n/7), any other character but blank and newline is 1."""
-    if text.isascii():  # ten times as fast as the loop, which counts every request's whole history
+    if text.isascii():  # half the time of the loop; every request counts its history anew
         return len(_ASCII_SEGMENT.findall(text))
     segments = letters = 0
     for character in text:
