@@ -68,6 +68,7 @@ setup(
         "megatron_agent.environments.database": ["shipped.jsonl"],
         "megatron_agent.environments.mind2web": ["shipped/*.json"],
         "megatron_agent.environments.webshop": ["shipped/*.json.gz"],
+        "megatron_agent.evaluation": ["viewer.html", "viewer.js"],
         "megatron_agent.quickstart": ["*.json"],
     },
     install_requires=[
