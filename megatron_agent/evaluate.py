@@ -1,158 +1,199 @@
-"""Play a task file with a served model and score it."""
+"""Play tasks with a served model and score it as the paper does."""
 
 import argparse
+import contextlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-from megatron_agent.environments.registry import HELD_IN, get_task_kind
-from megatron_agent.environments.task_kind import TaskKind
-from megatron_agent.errors import UserError, run_command
-from megatron_agent.files import check_writable, read_json_object
+from megatron_agent.environments.registry import HELD_IN, get_task_kinds
+from megatron_agent.environments.task_kind import TaskKind, WorldOptions
+from megatron_agent.errors import EXIT_INTERRUPTED, UserError, run_command
+from megatron_agent.files import check_writable
 
+if TYPE_CHECKING:
+    from megatron_agent.evaluation.players import Player
+
+EXIT_TERMINATED = 143  # 128 + SIGTERM, as shells count
+
+_DESCRIPTION = """\
+Play tasks with a model behind an OpenAI-compatible server and score it as AgentBench and the paper do.
+"""
 _EPILOG = """\
-example, with a model served on this machine:
-  transformers serve runs/hf --device cpu --host 127.0.0.1 --port 8000 &
-  python -m megatron_agent.evaluate --task database --tasks runs/db/test.jsonl \\
-      --base-url http://127.0.0.1:8000/v1 --model runs/hf --output runs/db/scores --prompt-style short
+examples:
+  a model served on this machine, on the tasks shipped with the six environments:
+    transformers serve runs/hf --device cpu --host 127.0.0.1 --port 8000 &
+    python -m megatron_agent.evaluate --task held-in --base-url http://127.0.0.1:8000/v1 --model runs/hf --output runs/scores
+  AgentBench's own tasks of two environments:
+    python -m megatron_agent.evaluate --task database os --tasks AgentBench/data --split std \\
+        --base-url http://127.0.0.1:8000/v1 --model agentlm-7b --output runs/scores
+  are the environments installed as they should be? Their gold solutions must score 100; no model is needed:
+    python -m megatron_agent.evaluate --task held-in --expert --output runs/expert
 
-The output folder holds results.jsonl (one line a task, with its messages) and summary.json. A run that was
-stopped goes on where it was when the same command is given again.
+The output folder holds results.jsonl (one line an episode, with its messages), transcripts.jsonl (every message as it
+comes), summary.json and transcripts.html (to read in a browser); with several tasks each has a folder of its own in it.
+A run that was stopped goes on where it was when the same command is given again.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, play, print the summary."""
+    """Parse the command line, play, print the scores."""
+    kinds = _chosen_kinds(argv)
+    arguments = _parser(kinds).parse_args(argv)
+    with _stoppable():
+        summaries = evaluate(kinds, arguments)
+        if len(kinds) == 1:
+            print_summary(summaries[kinds[0].name])
+        else:
+            _finish_together(summaries, arguments.output)
+
+
+def _chosen_kinds(argv: Sequence[str] | None) -> list[TaskKind]:
+    """Return the kinds that `--task` names; none when it is not there, which the parser then says."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--task", nargs="+", action="extend", default=[])
+    return get_task_kinds(first.parse_known_args(argv)[0].task)
+
+
+def _parser(kinds: Sequence[TaskKind]) -> argparse.ArgumentParser:
+    from megatron_agent.evaluation.world_options import add_world_options
+
+    more = "" if kinds else "\nWith --task T --help the options of that task are shown as well.\n"
     parser = argparse.ArgumentParser(
         prog="python -m megatron_agent.evaluate",
-        description="Play tasks with a model behind an OpenAI-compatible server and score it as AgentBench does.",
+        description=_DESCRIPTION + more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EPILOG,
+        allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--task", required=True, help=f"{', '.join(HELD_IN)}; or a task of your own: my_task.py, my_package.my_task")
+    names = f"held-in for the paper's six, or of {', '.join(HELD_IN)}; or a task of your own: my_task.py, my_package.x"
+    add("--task", nargs="+", action="extend", required=True, metavar="T", help=names)
+    add("--output", required=True, type=Path, metavar="DIR", help="folder for results, transcripts and scores")
+    add("--concurrency", type=int, default=8, help="episodes played at once (default: 8)")
+    add("--limit", type=int, help="play only the first LIMIT tasks (of each kind)")
+    add("--system-prompt", help="system message before every conversation (default: with --prompt-style fixed the one "
+        "of training, else none, as the released evaluator)")  # fmt: skip
+    add("--repetition-limit", type=int, metavar="N",
+        help="identical replies in a row that end an episode, 0 for never (default: the benchmark's)")  # fmt: skip
+    model = parser.add_argument_group("who plays")
+    add = model.add_argument
     add("--base-url", help="address of the server, usually ending in /v1")
     add("--model", help="model name the server knows")
     add("--endpoint", type=Path, help="file of launch/serve.sbatch, in place of --base-url, --model and --api-key")
-    add("--output", required=True, type=Path, help="folder for results.jsonl and summary.json")
     add("--api-key", help="key for servers that ask for one (default: none)")
-    add("--concurrency", type=int, default=8, help="episodes played at once (default: 8)")
+    add("--expert", action="store_true", help="play the gold solutions of the tasks instead; no server is needed")
+    add("--replay", type=Path, metavar="DIR", help="play the recorded replies of an evaluation's folder instead")
+    sampling = parser.add_argument_group("requests")
+    add = sampling.add_argument
     add("--max-tokens", type=int, default=128, help="new tokens a reply, as in the paper (default: 128)")
     add("--temperature", type=float, default=0.0, help="0 is greedy, as in the paper (default: 0)")
+    add("--top-p", type=float, help="nucleus of sampling, above 0 to 1 (default: the server's)")
+    add("--seed", type=int, help="seed of sampling; every episode derives its own from it (default: none)")
     add("--timeout", type=float, default=120.0, help="seconds to wait for one reply (default: 120)")
     add("--retries", type=int, default=3, help="further tries of a failed request (default: 3)")
-    add("--system-prompt", help="system message sent before every conversation (default: none)")
-    add(
-        "--repetition-limit",
-        type=int,
-        help="identical replies in a row that end an episode, 0 for never (default: the benchmark's)",
-    )
-    add("--limit", type=int, help="play only the first LIMIT tasks")
-    kind = _add_world_options(parser, argv)
-    print_summary(evaluate(kind, parser.parse_args(argv)))
+    add("--price-prompt", type=float, metavar="P", help="price of a million prompt tokens, for the cost in the summary")
+    add("--price-completion", type=float, metavar="P", help="price of a million completion tokens")
+    add_world_options(parser, kinds)
+    return parser
 
 
-def _add_world_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> TaskKind:
-    """Add the flags of the kind of task that `--task` names, and return it."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--task", default="database")
-    kind = get_task_kind(first.parse_known_args(argv)[0].task)
-    group = parser.add_argument_group(f"options of {kind.name}")
-    types = get_type_hints(kind.options)
-    for option in fields(kind.options):
-        (kept,) = [t for t in get_args(types[option.name]) or (types[option.name],) if t is not type(None)]
-        flag = "--" + option.name.replace("_", "-")
-        group.add_argument(flag, type=kept, default=option.default, help=option.metadata["help"])
-    return kind
+def evaluate(kinds: Sequence[TaskKind], arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Run the evaluation the command line describes and return the summary of each kind by name.
 
-
-def evaluate(kind: TaskKind, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the evaluation the command line describes and return its summary."""
-    from megatron_agent.agents.client import OpenAIChatClient
-    from megatron_agent.evaluation.fingerprint import model_fingerprint
+    All worlds are opened before the first request, so that a missing package, file or service is told at once.
+    """
+    from megatron_agent.evaluation.players import make_player
     from megatron_agent.evaluation.runner import evaluate_tasks, make_settings
+    from megatron_agent.evaluation.viewer import write_viewer
+    from megatron_agent.evaluation.world_options import read_world_options
 
     _check_numbers(arguments)
-    server = _server(arguments)
-    options = kind.options(**{option.name: getattr(arguments, option.name) for option in fields(kind.options)})
-    if options.prompt_style not in kind.prompt_styles:
-        raise UserError(
-            f"--prompt-style: expected one of {', '.join(kind.prompt_styles)}, got {options.prompt_style!r}"
-        )
-    check_writable(arguments.output / "results.jsonl", "--output")
-    fixed = {
-        "model": server.model,
-        "model_sha256": model_fingerprint(server.folder) if server.folder and Path(server.folder).is_dir() else None,
-        "max_tokens": arguments.max_tokens,
-        "temperature": arguments.temperature,
-        "system_prompt": arguments.system_prompt,
-        "repetition_limit": kind.repetition_limit if arguments.repetition_limit is None else arguments.repetition_limit,
-    }
-    client = OpenAIChatClient(
-        base_url=server.base_url,
-        model=server.model,
-        api_key=server.api_key,
-        max_tokens=arguments.max_tokens,
-        temperature=arguments.temperature,
-        timeout=arguments.timeout,
-        retries=arguments.retries,
-    )
-    with kind.open(options) as world:
-        tasks = world.tasks[: arguments.limit]
-        settings = make_settings(kind, options, world, **fixed)
-        output, concurrency = arguments.output, arguments.concurrency
-        return evaluate_tasks(kind, world, tasks, lambda _: client, settings, output, concurrency)
+    options = read_world_options(kinds, arguments)
+    player = make_player(arguments)
+    folders = _output_folders(kinds, arguments.output)
+    clients = [player.clients(kind) for kind in kinds]
+    summaries = {}
+    with contextlib.ExitStack() as stack:
+        worlds = [stack.enter_context(kind.open(chosen)) for kind, chosen in zip(kinds, options, strict=True)]
+        for kind, chosen, world, client_for, folder in zip(kinds, options, worlds, clients, folders, strict=True):
+            settings = make_settings(kind, chosen, world, **_fixed_settings(kind, chosen, player, arguments))
+            tasks = world.tasks[: arguments.limit]
+            summaries[kind.name] = evaluate_tasks(
+                kind, world, tasks, client_for, settings, folder, arguments.concurrency
+            )
+    write_viewer(folders, arguments.output / "transcripts.html")
+    return summaries
 
 
-@dataclass(frozen=True)
-class Server:
-    """Where a model is served; `folder` holds its weights, where they can be seen from here."""
+def _fixed_settings(
+    kind: TaskKind, options: WorldOptions, player: "Player", arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Return the settings that hold for all tasks of a kind; `fixed` prompts bring the system prompt of training."""
+    system_prompt = arguments.system_prompt
+    if system_prompt is None and options.prompt_style == "fixed":
+        from megatron_agent.chat.template import TEMPLATES
 
-    base_url: str
-    model: str
-    api_key: str = "none"
-    folder: str = ""
-    job_id: str = ""
+        system_prompt = TEMPLATES["llama-2"].system_prompt
+    limit = kind.repetition_limit if arguments.repetition_limit is None else arguments.repetition_limit
+    return {**player.settings, "system_prompt": system_prompt or None, "repetition_limit": limit}
 
 
-def _server(arguments: argparse.Namespace) -> Server:
-    """Return the server that --base-url and --model, or --endpoint, describe."""
-    given = {name: getattr(arguments, name) for name in ("base_url", "model", "api_key")}
-    given = {name: value for name, value in given.items() if value is not None}
-    if arguments.endpoint is None:
-        if missing := {"base_url", "model"} - set(given):
-            flag = "--" + missing.pop().replace("_", "-")
-            raise UserError(f"{flag} is missing: give --base-url and --model, or --endpoint FILE")
-        return Server(**given, folder=given["model"])
-    if given:
-        flag = "--" + next(iter(given)).replace("_", "-")
-        raise UserError(f"--endpoint and {flag} both say where the model is served: give one of them")
-    described = read_json_object(arguments.endpoint, "start launch/serve.sbatch again, which writes it")
-    if not all(isinstance(value, str) for value in described.values()):
-        raise UserError(
-            f"--endpoint {arguments.endpoint}: expected text in every field; start launch/serve.sbatch again"
-        )
-    try:
-        return Server(**described)
-    except TypeError as error:
-        wanted, got = ", ".join(field.name for field in fields(Server)), ", ".join(described)  # no values: a key is one
-        raise UserError(f"--endpoint {arguments.endpoint}: expected the fields {wanted}, got {got}") from error
+def _output_folders(kinds: Sequence[TaskKind], output: Path) -> list[Path]:
+    """Return the folder of each kind: `output` itself for one, else folders in it named after the kinds."""
+    check_writable(output / "results.jsonl", "--output")
+    if len(kinds) == 1:
+        return [output]
+    if (output / "settings.json").exists():
+        raise UserError(f"--output {output}: holds the results of one task; give another folder for {len(kinds)}")
+    for kind in kinds:
+        if not re.fullmatch(r"\w[\w.-]*", kind.name):
+            raise UserError(f"--task: {kind.name!r} cannot name a folder of --output; mend TASK_KIND.name")
+    return [output / kind.name for kind in kinds]
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
-    at_least = {"concurrency": 1, "max_tokens": 1, "limit": 1, "repetition_limit": 0, "retries": 0, "temperature": 0}
+    at_least = {"concurrency": 1, "max_tokens": 1, "limit": 1, "repetition_limit": 0, "retries": 0, "temperature": 0,
+                "price_prompt": 0, "price_completion": 0}  # fmt: skip
     for name, smallest in at_least.items():
         value = getattr(arguments, name)
         if value is not None and not smallest <= value < math.inf:  # refuses NaN too
             raise UserError(f"--{name.replace('_', '-')}: expected at least {smallest}, got {value}")
     if not 0 < arguments.timeout < math.inf:
         raise UserError(f"--timeout: expected seconds above 0, got {arguments.timeout}")
+    if arguments.top_p is not None and not 0 < arguments.top_p <= 1:
+        raise UserError(f"--top-p: expected above 0 and at most 1, got {arguments.top_p}")
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM (SLURM, `kill`) end the run with one line, its worlds closed; the next call goes on."""
+
+    def terminate(number: int, frame: Any) -> None:
+        raise SystemExit(EXIT_TERMINATED)
+
+    here = threading.current_thread() is threading.main_thread()  # only there can a handler be set
+    before = signal.signal(signal.SIGTERM, terminate) if here else None
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        print("\nstopped: what is finished is kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else stop.code)
+    finally:
+        if here:
+            signal.signal(signal.SIGTERM, before)
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """Print a summary as a short table."""
+    """Print the summary of one task as a short table, beside the paper's scores where it is one of the six."""
+    from megatron_agent.evaluation.overall import endings, totals
+    from megatron_agent.evaluation.paper_scores import PAPER_SCORES
+
     low, high = summary["success_rate_95"]
     print(
         f"success {summary['successes']}/{summary['tasks']} = {summary['success_rate']:.1%} "
@@ -163,7 +204,22 @@ def print_summary(summary: dict[str, Any]) -> None:
         print(f"  {name:<18} {category['successes']:>4} of {category['tasks']:<4}")
     for name, value in summary["metrics"].items():
         print(f"  {name:<28} {value:.3f}")
-    print("endings: " + ", ".join(f"{name} {count}" for name, count in summary["statuses"].items()))
+    task = summary["settings"]["task"]
+    print(f"score: {summary['score']:.1f} (100 x {summary['main_metric']})")
+    if paper := [f"{model} {scores[task]:.1f}" for model, scores in PAPER_SCORES.items() if task in scores]:
+        print(f"the paper's, on AgentBench's std split: {', '.join(paper)}")
+    print(f"endings: {endings(summary['statuses'])}")
+    print(totals(summary))
+
+
+def _finish_together(summaries: dict[str, dict[str, Any]], output: Path) -> None:
+    """Write and print the summary of several tasks."""
+    from megatron_agent.evaluation.overall import print_scores, summarize_tasks
+    from megatron_agent.evaluation.runner import write_json
+
+    summary = summarize_tasks(summaries)
+    write_json(output / "summary.json", summary)
+    print_scores(summary)
 
 
 if __name__ == "__main__":

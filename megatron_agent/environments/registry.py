@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_agent.environments.task_kind import TaskKind
@@ -13,6 +14,19 @@ HELD_IN = ("alfworld", "webshop", "mind2web", "knowledge_graph", "operating_syst
 
 SHORT_NAMES = {"kg": "knowledge_graph", "os": "operating_system", "db": "database"}
 """AgentInstruct's names of its splits, where they differ."""
+
+ALL_SIX = "held-in"
+
+
+def get_task_kinds(names: Sequence[str]) -> list[TaskKind]:
+    """Return the kinds that `--task` names; `held-in` stands for the six. Raises UserError for one named twice."""
+    kinds: list[TaskKind] = []
+    for name in [name for given in names for name in (HELD_IN if given == ALL_SIX else [given])]:
+        kind = get_task_kind(name)
+        if any(other.name == kind.name for other in kinds):
+            raise UserError(f"--task: {kind.name} is named twice")
+        kinds.append(kind)
+    return kinds
 
 
 def get_task_kind(name: str) -> TaskKind:
@@ -29,12 +43,13 @@ def get_task_kind(name: str) -> TaskKind:
         module_name = name
     else:
         raise UserError(
-            f"--task: expected one of {', '.join(HELD_IN)}, a file such as my_task.py or a module such as "
+            f"--task: expected {ALL_SIX} or one of {', '.join(HELD_IN)}, a file such as my_task.py or a module such as "
             f"my_package.my_task, got {name!r}"
         )
+    faults = ImportError if name in HELD_IN else Exception  # what a user's own module may raise
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except faults as error:
         raise UserError(f"--task {name}: cannot be imported: {error}") from error
     kind = getattr(module, "TASK_KIND", None)
     if not isinstance(kind, TaskKind):

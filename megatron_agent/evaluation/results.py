@@ -24,11 +24,11 @@ def score_of(result: Result) -> EpisodeScore:
     return EpisodeScore(result["category"], result["reward"], result["status"], result.get("scores", {}))
 
 
-def read_results(path: Path) -> dict[str, Result]:
+def read_results(path: Path, errors: bool = False) -> dict[str, Result]:
     """Return the finished results by id; without the file, none.
 
-    A last line that a stop cut off, and tasks that ended in `task error`, do not count as finished: they are played
-    again. The file is left as it is. Raises UserError for any other damage.
+    A last line that a stop cut off, and (unless `errors`) tasks that ended in `task error`, do not count as finished:
+    they are played again. The file is left as it is. Raises UserError for any other damage.
     """
     results: dict[str, Result] = {}
     for number, result in enumerate(read_json_lines_tolerating_cut_tail(path), start=1):
@@ -38,6 +38,6 @@ def read_results(path: Path) -> dict[str, Result]:
                 f'{path}:{number}: expected a result of an earlier run, with texts under "id" and "status", got '
                 f"{identifier!r} and {status!r}; mend the line, or give another --output folder"
             )
-        if status != "task error":
+        if errors or status != "task error":
             results[identifier] = result
     return results

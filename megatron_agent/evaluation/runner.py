@@ -1,4 +1,4 @@
-"""Play a task file to the end, from wherever an earlier run stopped."""
+"""Play the tasks of one kind to the end, from wherever an earlier run stopped."""
 
 import hashlib
 import json
@@ -11,8 +11,9 @@ from megatron_agent.agents.client import ChatClient
 from megatron_agent.agents.episode import play_many
 from megatron_agent.environments.task_kind import Fact, TaskKind, World, WorldOptions
 from megatron_agent.errors import UserError
-from megatron_agent.evaluation.results import read_results, result_of, score_of
-from megatron_agent.evaluation.summary import summarize
+from megatron_agent.evaluation.results import Result, read_results, result_of, score_of
+from megatron_agent.evaluation.summary import summarize, total_cost
+from megatron_agent.evaluation.transcripts import Transcripts
 from megatron_agent.files import append_json_line, atomic_write, read_json_object, sha256_file, write_json_lines
 
 
@@ -24,10 +25,13 @@ class EvaluationSettings:
     tasks_sha256: str
     model: str
     prompt_style: str
-    max_tokens: int
+    max_tokens: int | None = None
+    """This and the other figures of requests are None where no server is asked (expert, replay)."""
     model_sha256: str | None = None
     """Fingerprint of the model's files when `model` is a folder on this machine."""
-    temperature: float = 0.0
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
     system_prompt: str | None = None
     repetition_limit: int = 0
     prompt_sha256: str | None = None
@@ -47,50 +51,63 @@ def evaluate_tasks(
 ) -> dict[str, Any]:
     """Play the tasks that `output/results.jsonl` does not hold yet; write and return `output/summary.json`.
 
-    The folder belongs to these settings from the first finished task on: a wrong model or a dead server leaves it
-    free. Raises UserError when it holds finished tasks of other settings, or when the server is not there (what
-    was finished stays; the same call goes on later).
+    Every message goes to `output/transcripts.jsonl` at once. The folder belongs to these settings from the first
+    finished task on: a wrong model or a dead server leaves it free. Raises UserError when it holds finished tasks of
+    other settings, or when the server is not there (what was finished stays; the same call goes on later).
     """
     from tqdm import tqdm
 
     output = Path(output)
-    path = output / "results.jsonl"
-    results = read_results(path)
+    results = read_results(output / "results.jsonl")
     if results:
         _check_settings(output, settings)
     remaining = [task for task in tasks if task.id not in results]
-    played = play_many(
-        remaining,
-        world.make_environment,
-        client_for,
-        concurrency,
-        system_prompt=settings.system_prompt,
-        repetition_limit=settings.repetition_limit,
-    )
-    first = True
-    with tqdm(
-        total=len(tasks), initial=len(tasks) - len(remaining), desc=kind.name, unit="task", disable=not progress
-    ) as bar:
-        for trajectory in played:
+    with (
+        Transcripts(output / "transcripts.jsonl", results) as transcripts,
+        tqdm(total=len(tasks), initial=len(tasks) - len(remaining), desc=kind.name, unit="task", disable=not progress)
+        as bar,
+    ):  # fmt: skip
+        played = play_many(
+            remaining,
+            world.make_environment,
+            client_for,
+            concurrency,
+            system_prompt=settings.system_prompt,
+            repetition_limit=settings.repetition_limit,
+            on_event=transcripts.write,
+        )
+        for number, trajectory in enumerate(played):
             result = result_of(trajectory)
-            if first:  # before the first new line: what an interrupted run left goes, the folder is ours
+            if number == 0:  # what an interrupted run left goes, the folder is ours
                 output.mkdir(parents=True, exist_ok=True)
-                write_json_lines(path, results.values())
-                _write_json(output / "settings.json", asdict(settings))
-                first = False
-            append_json_line(path, result, sync=True)
+                write_json_lines(output / "results.jsonl", results.values())
+                write_json(output / "settings.json", asdict(settings))
+            append_json_line(output / "results.jsonl", result, sync=True)
             results[trajectory.task_id] = result
-            bar.set_postfix(success=sum(r["reward"] == 1 for r in results.values()))
+            bar.set_postfix_str(_running(kind, list(results.values())), refresh=False)
             bar.update()
-    finished = [results[task.id] for task in tasks]
-    summary = {
+    summary = _summary(kind, settings, [results[task.id] for task in tasks])
+    write_json(output / "summary.json", summary)
+    return summary
+
+
+def _summary(kind: TaskKind, settings: EvaluationSettings, finished: Sequence[Result]) -> dict[str, Any]:
+    metrics = kind.metrics([score_of(result) for result in finished])
+    return {
         **summarize(finished),
         "main_metric": kind.main_metric,
-        "metrics": kind.metrics([score_of(result) for result in finished]),
+        "score": 100 * metrics[kind.main_metric],
+        "weight": kind.weight,
+        "metrics": metrics,
         "settings": asdict(settings),
     }
-    _write_json(output / "summary.json", summary)
-    return summary
+
+
+def _running(kind: TaskKind, finished: Sequence[Result]) -> str:
+    """Return what the progress bar says of the episodes so far."""
+    score = 100 * kind.metrics([score_of(result) for result in finished])[kind.main_metric]
+    cost = total_cost(finished)
+    return f"score {score:.1f}" + ("" if cost is None else f", cost {cost:.4f}")
 
 
 def make_settings(kind: TaskKind, options: WorldOptions, world: World, **fields: Any) -> EvaluationSettings:
@@ -118,8 +135,8 @@ def _check_settings(output: Path, settings: EvaluationSettings) -> None:
     mend = "give another --output folder, or delete this one"
     if not path.exists():
         raise UserError(f"{output} holds results.jsonl but no settings.json; {mend}")
-    held, wanted = read_json_object(path, mend), asdict(settings)
-    different = [key for key in wanted if held.get(key) != wanted[key]]
+    held, wanted = _flat(read_json_object(path, mend)), _flat(asdict(settings))
+    different = [key for key in dict.fromkeys([*wanted, *held]) if held.get(key) != wanted.get(key)]
     if not different:
         return
     if different == ["model_sha256"]:
@@ -129,7 +146,15 @@ def _check_settings(output: Path, settings: EvaluationSettings) -> None:
     raise UserError(f"{output} holds results of another run: {', '.join(different)} differ(s) from {path}; {mend}")
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with each fact beside the others, so that a message can name it."""
+    facts = settings.get("facts")
+    named = {f"facts.{name}": value for name, value in facts.items()} if isinstance(facts, dict) else {}
+    return {**{key: value for key, value in settings.items() if key != "facts"}, **named}
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file to be read by people too, whole or not at all."""
     with atomic_write(path) as handle:
         json.dump(value, handle, indent=2)
         handle.write("\n")

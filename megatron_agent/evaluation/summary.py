@@ -1,8 +1,8 @@
-"""Scores of a run: success by category with a confidence interval, endings, rounds, tokens."""
+"""Scores of a run: success by category with a confidence interval, endings, rounds, tokens, cost, time."""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from megatron_agent.agents.trajectory import sum_known
@@ -47,7 +47,14 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
         "mean_rounds": _mean([result["rounds"] for result in results]),
         "prompt_tokens": sum_known(result["prompt_tokens"] for result in results),
         "completion_tokens": sum_known(result["completion_tokens"] for result in results),
+        "cost": total_cost(results),
+        "episode_seconds": round(sum(result["seconds"] for result in results), 3),
     }
+
+
+def total_cost(results: Iterable[Result]) -> float | None:
+    """Return the sum of the costs that are known, in the currency of the prices; None without prices."""
+    return sum_known(result.get("cost") for result in results)
 
 
 def _mean(values: Sequence[float]) -> float:

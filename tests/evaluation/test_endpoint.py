@@ -28,7 +28,17 @@ def write_endpoint(where: Path, **fields: Any) -> Path:
 
 
 def arguments(tasks: Path, endpoint: Path, *more: str) -> list[str]:
-    return ["--tasks", str(tasks), "--output", str(tasks.parent / "out"), "--endpoint", str(endpoint), *more]
+    return [
+        "--task",
+        "database",
+        "--tasks",
+        str(tasks),
+        "--output",
+        str(tasks.parent / "out"),
+        "--endpoint",
+        str(endpoint),
+        *more,
+    ]
 
 
 def test_the_server_of_the_file_is_played_and_its_weights_are_noted(tasks: Path, tmp_path: Path) -> None:
@@ -71,4 +81,15 @@ def test_refusals_do_not_show_the_key(
 
 def test_without_an_endpoint_address_and_model_are_needed(tasks: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--model is missing: give --base-url and --model, or --endpoint FILE"):
-        main(["--tasks", str(tasks), "--output", str(tmp_path / "out"), "--base-url", "http://127.0.0.1:1/v1"])
+        main(
+            [
+                "--task",
+                "database",
+                "--tasks",
+                str(tasks),
+                "--output",
+                str(tmp_path / "out"),
+                "--base-url",
+                "http://127.0.0.1:1/v1",
+            ]
+        )

@@ -58,6 +58,17 @@ def ids(output: Path) -> list[str]:
     return [json.loads(line)["id"] for line in (output / "results.jsonl").read_text().splitlines()]
 
 
+def check_transcripts(output: Path) -> None:
+    """Each result's messages are in the transcript once, in order, with its end."""
+    events = [json.loads(line) for line in (output / "transcripts.jsonl").read_text().splitlines()]
+    for line in (output / "results.jsonl").read_text().splitlines():
+        result = json.loads(line)
+        mine = [event for event in events if event["task_id"] == result["id"]]
+        messages = [{"role": event["role"], "content": event["content"]} for event in mine[:-1]]
+        assert messages == result["messages"]
+        assert (mine[-1]["event"], mine[-1]["reward"]) == ("end", result["reward"])
+
+
 def test_scores(tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with openai_server(Expert(tasks, fails=3)) as server:
         main(command(tasks, server.base_url, tmp_path / "out", "--system-prompt", "Be good."))
@@ -66,7 +77,12 @@ def test_scores(tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert summary["statuses"] == {"completed": COUNT - 3, "invalid format": 3}
     assert summary["metrics"]["SELECT_accuracy"] < 1
     assert summary["completion_tokens"] == 7 * ((COUNT - 3) * 2 + 3)
-    assert f"success {COUNT - 3}/{COUNT}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"success {COUNT - 3}/{COUNT}" in printed
+    assert "AgentLM-7B 30.6" in printed
+    assert summary["score"] == 100 * summary["metrics"]["overall_cat_accuracy"]
+    check_transcripts(tmp_path / "out")
+    assert (tmp_path / "out" / "transcripts.html").exists()
     assert all(body["messages"][0] == {"role": "system", "content": "Be good."} for body in server.requests)
     assert all((body["max_tokens"], body["temperature"]) == (128, 0.0) for body in server.requests)
 
@@ -199,36 +215,48 @@ def test_killed_run_goes_on(tasks: Path, tmp_path: Path) -> None:
         assert not (output / "summary.json").exists()
         with open(output / "results.jsonl", "a") as handle:
             handle.write('{"id": "database_test_3_7", "stat')
+        with open(output / "transcripts.jsonl", "a") as handle:
+            handle.write('{"event": "message", "task')
         before = len(server.requests)
         main(arguments)
         assert len(server.requests) - before == 2 * (COUNT - len(finished))
     assert ids(output)[: len(finished)] == finished
     assert len(set(ids(output))) == COUNT
     assert read(output)["successes"] == COUNT
+    check_transcripts(output)
 
 
-def test_interrupt_is_one_line(tasks: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_one_line_and_the_run_goes_on(tasks: Path, tmp_path: Path, number: int, status: int) -> None:
+    """The episode under way has its messages in the transcript, and is played again from its start."""
     expert = Expert(tasks)
-    asked = threading.Event()
+    asked, gate = threading.Event(), threading.Event()
 
     def slow(body: dict[str, Any]) -> Any:
-        asked.set()
-        time.sleep(0.2)
+        if len(body["messages"]) > 3:  # the second reply of an episode
+            asked.set()
+            gate.wait(30)
         return expert(body)
 
+    arguments = ["--concurrency", "1", "--limit", "2"]
     with openai_server(slow) as server:
         process = subprocess.Popen(
-            [sys.executable, "-m", "megatron_agent.evaluate", *command(tasks, server.base_url, tmp_path)],
+            [sys.executable, "-m", "megatron_agent.evaluate", *command(tasks, server.base_url, tmp_path, *arguments)],
             cwd=Path(__file__).resolve().parents[2],
             stderr=subprocess.PIPE,
             text=True,
         )
         assert asked.wait(60)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert errors.endswith("interrupted\n")
-    assert "Traceback" not in errors
+        gate.set()
+        assert process.returncode == status
+        assert errors.endswith("\nstopped: what is finished is kept, the same command goes on from there\n")
+        assert "Traceback" not in errors
+        events = [json.loads(line) for line in (tmp_path / "transcripts.jsonl").read_text().splitlines()]
+        assert [event["role"] for event in events] == ["user", "assistant", "user", "assistant", "user"]
+        main(command(tasks, server.base_url, tmp_path, *arguments))
+    assert read(tmp_path)["successes"] == 2
 
 
 @pytest.mark.parametrize(
@@ -255,7 +283,7 @@ def test_damaged_results_are_refused(tasks: Path, tmp_path: Path, line: bytes, m
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--task", "chess"], "--task: expected one of database"),
+        (["--task", "chess"], "--task: expected held-in or one of alfworld, webshop"),
         (["--prompt-style", "long"], "--prompt-style: expected one of paper, short"),
         (["--concurrency", "0"], "--concurrency: expected at least 1"),
         (["--max-tokens", "0"], "--max-tokens: expected at least 1"),
@@ -264,6 +292,11 @@ def test_damaged_results_are_refused(tasks: Path, tmp_path: Path, line: bytes, m
         (["--timeout", "0"], "--timeout: expected seconds above 0"),
         (["--timeout", "nan"], "--timeout: expected seconds above 0"),
         (["--temperature", "-0.1"], "--temperature: expected at least 0"),
+        (["--top-p", "0"], "--top-p: expected above 0 and at most 1"),
+        (["--price-prompt", "-1"], "--price-prompt: expected at least 0"),
+        (["--expert"], "--expert asks no server: leave --base-url away"),
+        (["--replay", "x"], "--replay asks no server: leave --base-url away"),
+        (["--expert", "--replay", "x"], "--expert and --replay both say who plays"),
         (["--temperature", "inf"], "--temperature: expected at least 0"),
         (["--base-url", "nowhere"], "--base-url"),
         (["--tasks", "missing.jsonl"], r"missing\.jsonl"),

@@ -27,6 +27,8 @@ def result(category: str, reward: float, status: str = "completed", tokens: int 
         "rounds": 2,
         "prompt_tokens": tokens,
         "completion_tokens": tokens,
+        "cost": None if tokens is None else 0.25,
+        "seconds": 1.5,
     }
 
 
@@ -38,4 +40,5 @@ def test_summary() -> None:
     assert summary["categories"]["a"] == {"tasks": 2, "successes": 1, "mean_reward": 0.75}
     assert summary["statuses"] == {"completed": 2, "invalid format": 1}
     assert (summary["prompt_tokens"], summary["mean_rounds"]) == (10, 2)
+    assert (summary["cost"], summary["episode_seconds"]) == (0.5, 4.5)
     assert summarize([])["success_rate_95"] == [0.0, 1.0]

@@ -88,7 +88,7 @@ def write_evaluation(
     results = []
     for number in range(tasks):
         result = {"id": str(number), "category": "SELECT", "reward": float(number < successes), "status": "completed"}
-        results.append(result | {"rounds": 2, "prompt_tokens": 5, "completion_tokens": 5})
+        results.append(result | {"rounds": 2, "seconds": 1.0, "prompt_tokens": 5, "completion_tokens": 5})
         append_json_line(folder / "results.jsonl", results[-1])
     if finished:
         metrics = category_scores(map(score_of, results))

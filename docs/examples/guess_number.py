@@ -1,0 +1,97 @@
+"""A seventh task in one file: python -m megatron_agent.evaluate --task docs/examples/guess_number.py --expert ..."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from megatron_agent.environments.base import Message, Observation, Status
+from megatron_agent.environments.task_kind import EpisodeScore, Expert, TaskKind, World, WorldOptions
+from megatron_agent.errors import UserError
+
+MAX_ROUNDS = 10
+INSTRUCTION = "I think of a whole number from 1 to {highest}. Think, then guess on a new line: Action: guess[NUMBER]"
+
+
+@dataclass(frozen=True)
+class GuessOptions(WorldOptions):
+    """What the user may choose: each field becomes a flag, this one --guess-highest."""
+
+    guess_highest: int = field(default=100, metadata={"help": "greatest number there is"})
+
+
+@dataclass(frozen=True)
+class GuessTask:
+    """One episode. Its `repr` is hashed, so that a resumed run is known to play the same tasks."""
+
+    id: str
+    category: str  # scores are broken down by it
+    number: int
+
+
+class GuessEnvironment:
+    """Text in, text out: `reset` gives the messages, `step` answers a reply until it says `done`."""
+
+    def __init__(self, options: GuessOptions) -> None:
+        self.options = options
+
+    def reset(self, task: GuessTask) -> list[Message]:
+        self.task, self.rounds = task, 0
+        instruction = INSTRUCTION.format(highest=self.options.guess_highest)
+        turns = (("user", instruction), ("assistant", "Ok."), ("user", "What is the number?"))
+        return [{"role": role, "content": text} for role, text in turns]
+
+    def step(self, reply: str) -> Observation:
+        self.rounds += 1
+        guess = re.search(r"Action: guess\[(\d{1,9})\]", reply)
+        if guess and int(guess[1]) == self.task.number:
+            return Observation("", done=True, reward=1.0, status="completed", scores={"guesses": self.rounds})
+        if guess is None and self.options.prompt_style == "paper":
+            return self.stop("invalid format")  # strict, as released evaluators are
+        if self.rounds == MAX_ROUNDS:
+            return self.stop("limit reached")
+        if guess is None:
+            return Observation("I understand only this form: Action: guess[NUMBER]", done=False)
+        return Observation("Higher." if int(guess[1]) < self.task.number else "Lower.", done=False)
+
+    def stop(self, status: Status) -> Observation:
+        return Observation("", done=True, reward=0.0, status=status)
+
+    def close(self) -> None:
+        """Nothing to release: no sandbox, no connection."""
+
+
+@contextmanager
+def open_guess(options: GuessOptions) -> Iterator[World]:
+    """Read the tasks, start what they need, and stop it at the end."""
+    if options.guess_highest < 4:
+        raise UserError(f"--guess-highest: expected at least 4, got {options.guess_highest}")
+    numbers = list(range(1, options.guess_highest + 1, options.guess_highest // 4))
+    if options.tasks is not None:
+        words = options.tasks.read_text(encoding="utf-8").split()
+        if wrong := [word for word in words if not word.isdecimal()]:
+            raise UserError(f"--tasks {options.tasks}: expected whole numbers, got {wrong[0]!r}")
+        numbers = [int(word) for word in words]
+    tasks = [GuessTask(f"guess_{n}", "even" if n % 2 == 0 else "odd", n) for n in numbers]
+    yield World(tasks, lambda: GuessEnvironment(options), facts={"highest": options.guess_highest})
+
+
+def success_rate(episodes: Sequence[EpisodeScore]) -> dict[str, float]:
+    """The scores of a run, each from 0 to 1; `main_metric` below names the one that is reported."""
+    return {"success_rate": sum(episode.reward for episode in episodes) / len(episodes) if episodes else 0.0}
+
+
+def make_expert(task: GuessTask) -> Expert:
+    """The gold solution: `--expert` plays it, which shows that the task can be solved."""
+    return lambda messages: f"I know it.\nAction: guess[{task.number}]"
+
+
+TASK_KIND = TaskKind(
+    name="guess_number",
+    title="Guess the number",
+    options=GuessOptions,
+    open=open_guess,
+    metrics=success_rate,
+    main_metric="success_rate",
+    expert=make_expert,
+)
