@@ -28,7 +28,8 @@ _EPILOG = """\
 examples:
   a model served on this machine, on the tasks shipped with the six environments:
     transformers serve runs/hf --device cpu --host 127.0.0.1 --port 8000 &
-    python -m megatron_agent.evaluate --task held-in --base-url http://127.0.0.1:8000/v1 --model runs/hf --output runs/scores
+    python -m megatron_agent.evaluate --task held-in --output runs/scores \\
+        --base-url http://127.0.0.1:8000/v1 --model runs/hf
   AgentBench's own tasks of two environments:
     python -m megatron_agent.evaluate --task database os --tasks AgentBench/data --split std \\
         --base-url http://127.0.0.1:8000/v1 --model agentlm-7b --output runs/scores

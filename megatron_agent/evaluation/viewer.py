@@ -41,15 +41,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="F.html", help="the page")
     arguments = parser.parse_args(argv)
     check_writable(arguments.output, "--output")
-    for path in write_viewer(arguments.folders, arguments.output):
+    for path in write_viewer(find_evaluations(arguments.folders), arguments.output):
         print(path)
 
 
+def find_evaluations(roots: Iterable[Path]) -> list[Path]:
+    """Return the evaluation folders in `roots` and below, each once. Raises UserError for a root without any."""
+    found: dict[Path, Path] = {}
+    for root in roots:
+        here = sorted({path.parent for name in ("results.jsonl", "transcripts.jsonl") for path in root.rglob(name)})
+        if not here:
+            raise UserError(f"DIR {root}: expected an output folder of megatron_agent.evaluate, found no results.jsonl")
+        for folder in here:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
 def write_viewer(folders: Sequence[Path], output: Path, page_bytes: int = PAGE_BYTES) -> list[Path]:
-    """Write the page (or pages) of all episodes below `folders`, and return their paths.
+    """Write the page (or pages) of the episodes of evaluation folders, and return their paths.
 
     Texts are JSON in which `<` is escaped, and the script puts them into text nodes only; the page's content security
-    policy names the hash of its script and allows nothing from outside. Raises UserError for a folder without results.
+    policy names the hash of its script and allows nothing from outside. Raises UserError for damaged results.
     """
     pages = [_Page()]
     for episode in _episodes(folders):
@@ -96,21 +108,12 @@ class _Page:
 
 
 def _episodes(folders: Iterable[Path]) -> Iterator[_Episode]:
-    """Yield the finished episodes of every evaluation in `folders` or below, then those that were being played."""
-    seen = set()
-    for root in folders:
-        found = sorted(path.parent for name in ("results.jsonl", "transcripts.jsonl") for path in root.rglob(name))
-        if not found:
-            raise UserError(f"DIR {root}: expected an output folder of megatron_agent.evaluate, found no results.jsonl")
-        for folder in dict.fromkeys(found):
-            if folder.resolve() in seen:
-                continue
-            seen.add(folder.resolve())
-            task = _task_of(folder)
-            results = read_results(folder / "results.jsonl", errors=True)
-            unfinished = read_unfinished(folder / "transcripts.jsonl", results)
-            for result in (*results.values(), *unfinished):
-                yield _episode(task, result)
+    """Yield the finished episodes of every folder, then those that were being played."""
+    for folder in folders:
+        task = _task_of(folder)
+        results = read_results(folder / "results.jsonl", errors=True)
+        for result in (*results.values(), *read_unfinished(folder / "transcripts.jsonl", results)):
+            yield _episode(task, result)
 
 
 def _task_of(folder: Path) -> str:

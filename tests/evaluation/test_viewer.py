@@ -12,7 +12,10 @@ import pytest
 from megatron_agent.errors import UserError
 from megatron_agent.evaluation.viewer import main, write_viewer
 
-HOSTILE = "</script><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\"> \0\x1b[2J\u202eX\ud800 {{script}}"
+HOSTILE = (
+    "</script><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\"> "
+    "\0\x1b[2J\u202eX\ud800 {{script}}"
+)
 CONTEXT = [
     {"role": "user", "content": "The instruction."},
     {"role": "assistant", "content": "Ok."},
@@ -76,7 +79,7 @@ class Page:
 
     def fill(self, field: str, text: str) -> None:
         """Put a text into a field, as typing does, and let a search begin at once."""
-        script = "const f = document.getElementById(arguments[0]); f.value = arguments[1]; f.dispatchEvent(new Event('input')); filter()"
+        script = "document.getElementById(arguments[0]).value = arguments[1]; filter()"
         self.driver.execute_script(script, field, text)
 
     def title(self) -> str:
@@ -185,8 +188,8 @@ def test_the_page_names_nothing_outside_of_it(tmp_path: Path) -> None:
 
 
 def test_folders_without_episodes(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected an output folder of megatron_agent.evaluate, found no results.jsonl"):
-        write_viewer([tmp_path], tmp_path / "page.html")
+    with pytest.raises(UserError, match=r"expected an output folder of megatron_agent.evaluate, found no results.json"):
+        main([str(tmp_path), "--output", str(tmp_path / "page.html")])
     nothing = write(tmp_path / "run", "database")
-    (path,) = write_viewer([nothing, nothing], tmp_path / "page.html")
-    assert '"index":[]' in path.read_text()
+    main([str(nothing), str(tmp_path), "--output", str(tmp_path / "page.html")])
+    assert '"index":[]' in (tmp_path / "page.html").read_text()
