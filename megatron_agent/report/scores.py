@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from megatron_agent.errors import UserError
+from megatron_agent.evaluation.overall import Overall, overall_score
+from megatron_agent.evaluation.paper_scores import WEIGHTS
 from megatron_agent.evaluation.summary import wilson_interval
 from megatron_agent.files import read_json_object
 
@@ -34,6 +36,11 @@ class Score:
     def rate(self) -> float:
         """Successes of all tasks; 0 without any."""
         return self.successes / self.tasks if self.tasks else 0.0
+
+    @property
+    def reported(self) -> float | None:
+        """What the paper reports: 100 times the main metric; None where the summary names none."""
+        return None if self.main_metric is None else 100 * self.metrics[self.main_metric]
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -85,6 +92,13 @@ def mean_with_interval(scores: Iterable[Score]) -> tuple[float, tuple[float, flo
     below = math.hypot(*(score.rate - score.interval[0] for score in scores)) / len(scores)
     above = math.hypot(*(score.interval[1] - score.rate for score in scores)) / len(scores)
     return mean, (max(0.0, mean - below), min(1.0, mean + above))
+
+
+def overall_of(scores: Iterable[Score]) -> Overall | None:
+    """Return the paper's overall of a run's scores; None without a held-in task, or with two scores on one."""
+    held = [(score.task, score.reported) for score in scores if score.task in WEIGHTS]
+    reported = {task: value for task, value in held if value is not None}
+    return overall_score(reported, WEIGHTS) if reported and len(reported) == len(held) else None
 
 
 def different_settings(scores: Iterable[Score]) -> list[str]:

@@ -8,8 +8,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from megatron_agent.evaluation.overall import SHOWN_MODELS
+from megatron_agent.evaluation.paper_scores import PAPER_OVERALL, PAPER_SCORES, TASKS
 from megatron_agent.report.collect import Report, RunResult
-from megatron_agent.report.scores import Score
+from megatron_agent.report.scores import Score, overall_of
 
 Interval = tuple[float, float]
 
@@ -97,20 +99,34 @@ def _held_out(report: Report) -> Text:
 
 
 def _metrics(report: Report) -> Text:
-    """Return the benchmarks' own metrics of the runs that have any."""
-    metrics = {
-        f"{task}: {score.main_metric}": (task, score.main_metric)
+    """Return what the paper reports of the runs that have it: main metrics, the overall; below it the paper's own."""
+    order = {task: number for number, task in enumerate(TASKS)}
+    found = [
+        (order.get(score.task, len(order)), name, score.task, score.main_metric)
         for run in report.runs
-        for task, score in run.scores.items()
+        for name, score in run.scores.items()
         if score.main_metric is not None
-    }
+    ]
+    columns = {name: task for _, name, task, _ in sorted(found)}
+    metrics = dict.fromkeys(f"{task} {metric}" for _, _, task, metric in sorted(found))
     rows = []
     for run in report.runs:
-        values = [run.scores[task].metrics.get(name) if task in run.scores else None for task, name in metrics.values()]
+        scores = [run.scores.get(name) for name in columns]
+        values = [score.reported if score else None for score in scores]
         if any(value is not None for value in values):
-            rows.append([run.name, _eta(run), *("-" if value is None else f"{100 * value:.1f}" for value in values)])
+            overall = overall_of(run.scores.values())
+            rows.append([run.name, _eta(run), *map(_points, values), overall.text() if overall else "-"])
+    tasks = list(columns.values())
+    if any(task in paper for task in tasks for paper in PAPER_SCORES.values()):
+        for model in SHOWN_MODELS:
+            printed = [PAPER_SCORES[model].get(task) for task in tasks]
+            rows.append([f"{model} (paper)", "-", *map(_points, printed), f"{PAPER_OVERALL[model]:.2f}"])
     return Text(
-        "The benchmarks' own metrics", ["run", "eta", *metrics], rows, "in %, of these runs; what the paper reports"
+        "The benchmarks' own metrics",
+        ["run", "eta", *columns, "overall"],
+        rows,
+        f"in %: {', '.join(metrics)}; the paper's on AgentBench's std split; overall: mean of score / weight over the "
+        "six held-in tasks, partial where some are missing",
     )
 
 
@@ -125,6 +141,10 @@ def _score_cell(score: Score) -> str:
 
 def _rate_cell(rate: float, interval: Interval) -> str:
     return f"{100 * rate:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _loss(value: float | None) -> str:
@@ -191,6 +211,7 @@ def report_json(report: Report) -> dict[str, Any]:
 
 def _run_json(report: Report, run: RunResult) -> dict[str, Any]:
     mean = report.mean(run)
+    overall = overall_of(run.scores.values())
     training = run.training
     return {
         "name": run.name,
@@ -200,6 +221,9 @@ def _run_json(report: Report, run: RunResult) -> dict[str, Any]:
         "complete": run.complete,
         "lacks": run.lacks,
         "scores": {task: _score_json(score) for task, score in run.scores.items()},
+        "overall": overall.value if overall and overall.complete else None,
+        "partial_overall": overall.value if overall and not overall.complete else None,
+        "overall_of": overall.tasks if overall else [],
         "mean_success_rate": mean[0] if mean else None,
         "mean_success_rate_95": list(mean[1]) if mean else None,
         "training": training
@@ -226,6 +250,8 @@ def _score_json(score: Score) -> dict[str, Any]:
         "successes": score.successes,
         "success_rate": score.rate,
         "success_rate_95": list(score.interval),
+        "score": score.reported,
+        "main_metric": score.main_metric,
         "metrics": score.metrics,
         "settings": score.settings,
     }

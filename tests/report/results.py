@@ -91,7 +91,9 @@ def write_evaluation(
         results.append(result | {"rounds": 2, "seconds": 1.0, "prompt_tokens": 5, "completion_tokens": 5})
         append_json_line(folder / "results.jsonl", results[-1])
     if finished:
-        metrics = category_scores(map(score_of, results))
-        summary = {**summarize(results), "main_metric": "overall_cat_accuracy", "metrics": metrics, "settings": held}
+        metrics, main_metric = category_scores(map(score_of, results)), "overall_cat_accuracy"
+        if task != "database":
+            metrics, main_metric = {"success_rate": successes / tasks}, "success_rate"
+        summary = {**summarize(results), "main_metric": main_metric, "metrics": metrics, "settings": held}
         (folder / "summary.json").write_text(json.dumps(summary))
     return folder

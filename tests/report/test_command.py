@@ -1,6 +1,7 @@
 """The report command: its files, exit status and refusals, and what stands in its tables and pictures."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from megatron_agent.errors import UserError
+from megatron_agent.evaluation.paper_scores import WEIGHTS
 from megatron_agent.report.__main__ import main
 from megatron_agent.report.collect import collect
 from megatron_agent.report.figure import scan_figure, scores_figure
@@ -125,6 +127,32 @@ def test_files_of_a_scan(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert figures["runs"][1]["training"]["held_out_last"] == {"agent": 1.0, "gpt-4": 3.0, "gpt-3.5": 4.0}
     assert figures["runs"][1]["scores"]["database"]["successes"] == 8
     assert main([str(scan), "--output", str(output), "--expect-eta", "0", "0.2"]) == 0
+
+
+def test_the_overall_of_the_six_tasks_beside_the_papers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scores as evaluate writes several tasks; five of the six are a partial overall and a missing score."""
+    run = write_run(tmp_path / "0.2", 0.2)
+    for task, weight in WEIGHTS.items():
+        folder = run / "evaluation" / task
+        write_evaluation(folder, int(weight), 50, task=task)
+        summary = json.loads((folder / "summary.json").read_text())
+        summary |= {"metrics": {"m": weight / 50}, "main_metric": "m"}  # score / weight is 2 in every task
+        (folder / "summary.json").write_text(json.dumps(summary))
+    (run / "evaluation" / "summary.json").write_text('{"scores": {}}')  # evaluate's own of all tasks
+    expected = ["--expect-task", "held-in", "--output", str(tmp_path / "report")]
+    assert main([str(run), *expected]) == 0
+    (entry,) = json.loads((tmp_path / "report" / "report.json").read_text())["runs"]
+    assert (entry["overall"], entry["partial_overall"]) == (2.0, None)
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "| 40.0 | 56.0 | 18.0 | 32.0 | 38.0 | 24.0 | 2.00 |" in page
+    assert "| AgentLM-7B (paper) | - | 84.0 | 63.6 | 6.4 | 18.1 | 17.4 | 30.6 | 1.96 |" in page
+    shutil.rmtree(run / "evaluation" / "webshop")
+    capsys.readouterr()
+    assert main([str(run), *expected]) == 1
+    assert "no score on webshop" in capsys.readouterr().out
+    assert "2.00 (partial: 5 of 6 tasks)" in (tmp_path / "report" / "report.md").read_text()
+    (entry,) = json.loads((tmp_path / "report" / "report.json").read_text())["runs"]
+    assert (entry["overall"], entry["partial_overall"]) == (None, 2.0)
 
 
 def test_one_run(scan: Path, tmp_path: Path) -> None:
