@@ -145,6 +145,30 @@ find_file() { # PATH, seen from where the job was submitted, from the repository
   return 1
 }
 
+evaluation_options() { # turns TASKS (the value of --tasks: a file, a folder, or NAME=PATH with blanks between) into TASK_OPTIONS
+  local words=("$TASKS") word name path
+  TASK_OPTIONS=()
+  find_file "$TASKS" >/dev/null || read -ra words <<<"$TASKS" # one path may have blanks in it
+  for word in "${words[@]}"; do
+    name='' path=$word
+    [[ ! $word =~ ^[a-z_]+= ]] || { name=${word%%=*}= && path=${word#*=}; }
+    if path=$(find_file "$path"); then
+      mount_folder_of "$path"
+    elif [ "$MODE" = dry-run ]; then
+      path=${word#"$name"}
+    else
+      fail "--tasks: expected a file of tasks or AgentBench's data folder below $PWD, $ROOT or $WORK_DIR, got '$word'"
+    fi
+    TASK_OPTIONS+=(--tasks "$name$path")
+  done
+}
+
+evaluation_folder() { # RUN TASK...: where evaluate writes: a folder for each task below RUN/evaluation
+  local run=$1
+  shift
+  if [ $# = 1 ] && [ "$1" != held-in ]; then printf '%s/evaluation/%s' "$run" "$1"; else printf '%s/evaluation' "$run"; fi
+}
+
 directive() { # NAME of an #SBATCH option of this script: its value, or nothing
   sed -n "s/^#SBATCH --$1=\([^ ]*\).*/\1/p" "$SCRIPT" | tail -n 1
 }

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # One size of AgentTuning from raw data to scores: submits data, convert, train, export, serve, evaluate and report as jobs that
 # wait for one another.
-#   launch/reproduce.sh SIZE [--tasks FILE] [--evaluate-options "..."] [--baseline] [--config C.yaml] [--dry-run]
-#                            [--SECTION.FIELD VALUE ...]
-# SIZE: 7b, 13b, 70b; llama31-8b, a newer model; mini, 135M for tests of a cluster. --tasks: tasks of the database task in
-# AgentBench's format (default: data/agentbench/dbbench/standard.jsonl). --baseline plays them with the untuned model too.
+#   launch/reproduce.sh SIZE [--task "held-in"] [--tasks "PATH ..."] [--evaluate-options "..."] [--baseline]
+#                            [--config C.yaml] [--dry-run] [--SECTION.FIELD VALUE ...]
+# SIZE: 7b, 13b, 70b; llama31-8b, a newer model; mini, 135M for tests of a cluster. --task: what is played (default: held-in,
+# the paper's six). --tasks: where the tasks are, as of launch/evaluate.sbatch (default: the sets shipped with the
+# environments); --evaluate-options: further arguments of megatron_agent.evaluate. --baseline plays with the untuned model too.
 # Everything that is there already is kept, and training and evaluation resume: after a failure, give the same command again.
 set -euo pipefail
 
@@ -28,8 +29,10 @@ shift
 read_cluster_env
 take_mode "$@"
 [ "$MODE" != check ] || fail "--check is submit.sh's own"
-CONFIG=$LAUNCH/configs/$CONFIG.yaml TASKS=data/agentbench/dbbench/standard.jsonl EVALUATE_OPTIONS=''
-take_options config tasks evaluate-options
+CONFIG=$LAUNCH/configs/$CONFIG.yaml TASK=held-in TASKS='' EVALUATE_OPTIONS=''
+take_options config task tasks evaluate-options
+read -ra task <<<"$TASK"
+[ ${#task[@]} -gt 0 ] || fail "--task: expected held-in or names of tasks, got none"
 baseline=0 training=()
 for word in "${ARGUMENTS[@]}"; do
   case $word in
@@ -41,8 +44,7 @@ for word in "${ARGUMENTS[@]}"; do
   esac
 done
 config=$(find_file "$CONFIG") || fail "--config: $CONFIG is not a file"
-tasks=$(find_file "$TASKS") || [ "$MODE" = dry-run ] \
-  || fail "--tasks: $TASKS is not there (below WORK_DIR $WORK_DIR); it comes with the repository THUDM/AgentBench"
+evaluation_options # looks for the files before anything is submitted
 model=$MODELS_DIR/$HF
 [ -f "$model/config.json" ] || [ "$MODE" = dry-run ] \
   || fail "$model is not a Hugging Face folder: put $HF there, or set MODELS_DIR in $CLUSTER_ENV"
@@ -84,7 +86,7 @@ evaluate() { # NAME MODEL AFTER OUTPUT: serve + evaluate; sets JOB to the evalua
   serve=$JOB
   # shellcheck disable=SC2086 # a list of options
   submit "eval-$1" "after:$serve" "$LAUNCH/evaluate.sbatch" --serve-job "$serve" --endpoint "$endpoint" \
-    --task database --tasks "${tasks:-$TASKS}" --output "$4/evaluation/database" $EVALUATE_OPTIONS
+    --task "${task[@]}" ${TASKS:+--tasks "$TASKS"} --output "$(evaluation_folder "$4" "${task[@]}")" $EVALUATE_OPTIONS
 }
 
 if [ "$MODE" = run ] && queued=$(squeue --me --noheader --name="$size-train" --format=%A 2>/dev/null) && [ -n "$queued" ]; then

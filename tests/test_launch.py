@@ -105,6 +105,20 @@ def test_options_are_taken_out_of_the_arguments(words: list[str], expected: str)
     assert bash(script, *words) == expected
 
 
+def test_tasks_are_a_path_or_names_with_paths(tmp_path: Path) -> None:
+    for name in ("a b.jsonl", "c.jsonl"):
+        (tmp_path / name).touch()
+    script = "CLUSTER_ENV=x MODE=run WORK_DIR=/ MODELS_DIR=/ MOUNTED=(); TASKS=$1; evaluation_options; "
+    script += 'printf "%s|" "${TASK_OPTIONS[@]}"'
+    assert bash(script, tmp_path / "a b.jsonl") == f"--tasks|{tmp_path}/a b.jsonl|"
+    named = f"database={tmp_path}/c.jsonl kg={tmp_path}/c.jsonl"
+    assert bash(script, named) == f"--tasks|database={tmp_path}/c.jsonl|--tasks|kg={tmp_path}/c.jsonl|"
+    assert bash(script, "") == "|"
+    folder = 'evaluation_folder "$@"'
+    assert bash(folder, "runs/x", "database") == "runs/x/evaluation/database"
+    assert bash(folder, "runs/x", "held-in") == bash(folder, "runs/x", "os", "db") == "runs/x/evaluation"
+
+
 def test_the_port_comes_from_the_job_and_stays_below_the_ephemeral_ports() -> None:
     script = "scontrol() { echo node3; echo node4; }; export SLURM_JOB_NODELIST=x\n"
     script += 'for SLURM_JOB_ID in 1 19999 20000 4294967; do rendezvous; echo "$RENDEZVOUS"; done'

@@ -129,7 +129,8 @@ def test_reproduce_runs_from_raw_data_to_a_report(site: Site, raw: Path) -> None
     )
     site.write_cluster_env()
     command = [
-        LAUNCH / "reproduce.sh", "mini", "--config", raw / "mini.yaml", "--tasks", raw / "tasks.jsonl",
+        LAUNCH / "reproduce.sh", "mini", "--config", raw / "mini.yaml", "--task", "database",
+        "--tasks", raw / "tasks.jsonl",
         "--evaluate-options", "--prompt-style short",
     ]  # fmt: skip
     done = site.run(*command)

@@ -186,7 +186,10 @@ def test_eta_above_one_and_missing_tasks_are_refused(site: Site) -> None:
 
 def test_evaluation_without_tasks_is_refused(site: Site) -> None:
     evaluation = [LAUNCH / "evaluate.sbatch", "--endpoint", "e.json", "--output", "out"]
-    assert "--tasks: expected a file of tasks, got ''" in refusal(site, *evaluation)
+    assert "--task: expected held-in or names of tasks, got none" in refusal(site, *evaluation)
+    missing = refusal(site, *evaluation, "--task", "kg", "db", "--tasks", "database=nowhere.jsonl")
+    assert "--tasks: expected a file of tasks or AgentBench's data folder" in missing
+    assert "got 'database=nowhere.jsonl'" in missing
 
 
 def test_python_of_the_sites_setup_is_found(site: Site, tmp_path: Path) -> None:
