@@ -171,20 +171,24 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
         raise UserError(f"--top-p: expected above 0 and at most 1, got {arguments.top_p}")
 
 
+class _Terminated(BaseException):
+    """SIGTERM came (SLURM, `kill`)."""
+
+
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM (SLURM, `kill`) end the run with one line, its worlds closed; the next call goes on."""
+    """Let Ctrl-C and SIGTERM end the run with one line, its worlds closed; the same command goes on."""
 
     def terminate(number: int, frame: Any) -> None:
-        raise SystemExit(EXIT_TERMINATED)
+        raise _Terminated
 
     here = threading.current_thread() is threading.main_thread()  # only there can a handler be set
     before = signal.signal(signal.SIGTERM, terminate) if here else None
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as stop:
+    except (KeyboardInterrupt, _Terminated) as stop:
         print("\nstopped: what is finished is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else stop.code)
+        sys.exit(EXIT_TERMINATED if isinstance(stop, _Terminated) else EXIT_INTERRUPTED)
     finally:
         if here:
             signal.signal(signal.SIGTERM, before)

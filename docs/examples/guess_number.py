@@ -4,8 +4,11 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from megatron_agent.environments.base import Message, Observation, Status
+from megatron_agent.environments.prompts import read_prompt
+from megatron_agent.environments.task_files import find_tasks
 from megatron_agent.environments.task_kind import EpisodeScore, Expert, TaskKind, World, WorldOptions
 from megatron_agent.errors import UserError
 
@@ -32,24 +35,20 @@ class GuessTask:
 class GuessEnvironment:
     """Text in, text out: `reset` gives the messages, `step` answers a reply until it says `done`."""
 
-    def __init__(self, options: GuessOptions) -> None:
-        self.options = options
+    def __init__(self, context: list[Message], strict: bool) -> None:
+        self.context, self.strict = context, strict
 
     def reset(self, task: GuessTask) -> list[Message]:
         self.task, self.rounds = task, 0
-        instruction = INSTRUCTION.format(highest=self.options.guess_highest)
-        turns = (("user", instruction), ("assistant", "Ok."), ("user", "What is the number?"))
-        return [{"role": role, "content": text} for role, text in turns]
+        return [*self.context, {"role": "user", "content": "What is the number?"}]
 
     def step(self, reply: str) -> Observation:
         self.rounds += 1
         guess = re.search(r"Action: guess\[(\d{1,9})\]", reply)
         if guess and int(guess[1]) == self.task.number:
             return Observation("", done=True, reward=1.0, status="completed", scores={"guesses": self.rounds})
-        if guess is None and self.options.prompt_style == "paper":
-            return self.stop("invalid format")  # strict, as released evaluators are
-        if self.rounds == MAX_ROUNDS:
-            return self.stop("limit reached")
+        if self.rounds == MAX_ROUNDS or (guess is None and self.strict):
+            return self.stop("invalid format" if guess is None else "limit reached")
         if guess is None:
             return Observation("I understand only this form: Action: guess[NUMBER]", done=False)
         return Observation("Higher." if int(guess[1]) < self.task.number else "Lower.", done=False)
@@ -67,13 +66,17 @@ def open_guess(options: GuessOptions) -> Iterator[World]:
     if options.guess_highest < 4:
         raise UserError(f"--guess-highest: expected at least 4, got {options.guess_highest}")
     numbers = list(range(1, options.guess_highest + 1, options.guess_highest // 4))
-    if options.tasks is not None:
-        words = options.tasks.read_text(encoding="utf-8").split()
+    if options.tasks or options.split:
+        words = find_tasks(options, shipped=Path(), splits={}).read_text(encoding="utf-8").split()
         if wrong := [word for word in words if not word.isdecimal()]:
             raise UserError(f"--tasks {options.tasks}: expected whole numbers, got {wrong[0]!r}")
         numbers = [int(word) for word in words]
     tasks = [GuessTask(f"guess_{n}", "even" if n % 2 == 0 else "odd", n) for n in numbers]
-    yield World(tasks, lambda: GuessEnvironment(options), facts={"highest": options.guess_highest})
+    instruction = INSTRUCTION.format(highest=options.guess_highest)
+    own = [{"role": "user", "content": instruction}, {"role": "assistant", "content": "Ok."}]
+    context = read_prompt(options.prompt_file) if options.prompt_file else own
+    strict = options.prompt_style == "paper"  # as released evaluators are; "fixed" tells the model instead
+    yield World(tasks, lambda: GuessEnvironment(context, strict), facts={"highest": options.guess_highest})
 
 
 def success_rate(episodes: Sequence[EpisodeScore]) -> dict[str, float]:
@@ -82,7 +85,7 @@ def success_rate(episodes: Sequence[EpisodeScore]) -> dict[str, float]:
 
 
 def make_expert(task: GuessTask) -> Expert:
-    """The gold solution: `--expert` plays it, which shows that the task can be solved."""
+    """The gold solution, which `--expert` plays."""
     return lambda messages: f"I know it.\nAction: guess[{task.number}]"
 
 

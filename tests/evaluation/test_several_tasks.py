@@ -121,6 +121,8 @@ def test_several_tasks_together(second: Path, tmp_path: Path, capsys: pytest.Cap
     assert summary["paper"]["AgentLM-7B"]["overall"] == 1.96
     assert read(output / "guess_again")["settings"]["facts"] == {"highest": 8}
     assert (output / "guess_number" / "results.jsonl").exists()
+    page = (output / "transcripts.html").read_text()
+    assert "<title>Transcripts: guess_again, guess_number</title>" in page
     printed = capsys.readouterr().out
     assert "overall: 8.33 (partial: 1 of 6 tasks); missing: alfworld" in printed
     main([*arguments, "--replay", str(output), "--output", str(tmp_path / "again")])
@@ -129,7 +131,7 @@ def test_several_tasks_together(second: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_other_prompts_are_other_settings(tmp_path: Path) -> None:
     prompt, arguments = tmp_path / "p.json", ["--task", str(EXAMPLE), "--expert", "--output", str(tmp_path / "out")]
-    prompt.write_text("[]")
+    prompt.write_text('[{"role": "user", "content": "Guess."}, {"role": "agent", "content": "Yes."}]')
     main(arguments)
     for words, name in ((["--prompt-style", "fixed"], "prompt_style"), (["--prompt-file", str(prompt)], "prompt_sha")):
         with pytest.raises(UserError, match=f"results of another run: .*{name}"):
