@@ -33,7 +33,7 @@ class GuessTask:
 
 
 class GuessEnvironment:
-    """Text in, text out: `reset` gives the messages, `step` answers a reply until it says `done`."""
+    """Text in, text out: `reset`, then `step` for each reply until it says `done`."""
 
     def __init__(self, context: list[Message], strict: bool) -> None:
         self.context, self.strict = context, strict

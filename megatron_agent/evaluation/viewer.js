@@ -123,7 +123,7 @@ function facts(entry, episode) {
 
 function boxes(message, place) {
   if (!message.parts) return [box(place === 0 ? "task" : "observation", place === 0 ? "task" : "observation", message.text)];
-  return message.parts.map(([kind, text]) => box(kind, ["thought", "action"].includes(kind) ? kind : "other", text));
+  return message.parts.map(([kind, text]) => (kind === "text" ? box("reply", "other", text) : box(kind, kind, text)));
 }
 
 function box(title, kind, text) {
