@@ -78,9 +78,11 @@ def print_scores(summary: dict[str, Any]) -> None:
         summary["overall_of"],
         summary["missing"],
     )
-    table = Table(box=box.SIMPLE_HEAD, title="Scores beside the paper's (Table 4, AgentBench's std split)")
+    table = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), title="Scores beside the paper's (Table 4, AgentBench's std split)"
+    )
     for number, heading in enumerate(("task", "n", "score", *(_heading(model) for model in SHOWN_MODELS))):
-        table.add_column(heading, justify="left" if number == 0 else "right")
+        table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=True)
     for task, of_task in tasks.items():
         paper = [PAPER_SCORES[model].get(task) for model in SHOWN_MODELS]
         cells = ["-" if score is None else f"{score:.1f}" for score in paper]

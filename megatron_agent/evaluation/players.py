@@ -11,7 +11,7 @@ from megatron_agent.environments.task_kind import TaskKind
 from megatron_agent.errors import UserError
 from megatron_agent.files import read_json_object
 
-SERVER_FLAGS = ("base_url", "model", "endpoint", "api_key")
+SERVER_FLAGS = ("base_url", "model", "endpoint", "api_key", "top_p", "seed", "price_prompt", "price_completion")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def make_player(arguments: argparse.Namespace) -> Player:
     if not arguments.expert and not arguments.replay:
         return _served(arguments)
     flag = "--expert" if arguments.expert else "--replay"
-    for name in (*SERVER_FLAGS, "seed"):
+    for name in SERVER_FLAGS:
         if getattr(arguments, name) is not None:
             raise UserError(f"{flag} asks no server: leave --{name.replace('_', '-')} away")
     return _expert() if arguments.expert else _replay(arguments.replay)

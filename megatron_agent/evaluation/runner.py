@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,9 +65,15 @@ def evaluate_tasks(
     remaining = [task for task in tasks if task.id not in results]
     with (
         Transcripts(output / "transcripts.jsonl", results) as transcripts,
-        tqdm(total=len(tasks), initial=len(tasks) - len(remaining), desc=kind.name, unit="task", disable=not progress)
-        as bar,
-    ):  # fmt: skip
+        tqdm(
+            total=len(tasks),
+            initial=len(tasks) - len(remaining),
+            desc=kind.name,
+            unit="task",
+            disable=not progress,
+            mininterval=0.1 if sys.stderr.isatty() else 30,  # a line each time in the log of a job
+        ) as bar,
+    ):
         played = play_many(
             remaining,
             world.make_environment,
