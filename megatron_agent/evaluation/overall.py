@@ -89,7 +89,7 @@ def print_scores(summary: dict[str, Any]) -> None:
         table.add_row(task, str(of_task["tasks"]), f"{of_task['score']:.1f}", *cells)
     table.add_section()
     episodes = str(summary["episodes"])
-    value = overall.text() if overall.complete else "partial"
+    value = overall.text() if overall.complete else "-"  # the line below says what there is
     table.add_row("overall", episodes, value, *(f"{PAPER_OVERALL[model]:.2f}" for model in SHOWN_MODELS))
     Console(markup=False, emoji=False, highlight=False).print(table)
     print(f"overall: {overall.text()}" + (f"; missing: {', '.join(overall.missing)}" if overall.missing else ""))
