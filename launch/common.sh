@@ -145,7 +145,7 @@ find_file() { # PATH, seen from where the job was submitted, from the repository
   return 1
 }
 
-evaluation_options() { # turns TASKS (the value of --tasks: a file, a folder, or NAME=PATH with blanks between) into TASK_OPTIONS
+evaluation_options() { # TASK...: turns TASKS (a file, a folder, or NAME=PATH with blanks between) into TASK_OPTIONS of these tasks
   local words=("$TASKS") word name path
   TASK_OPTIONS=()
   find_file "$TASKS" >/dev/null || read -ra words <<<"$TASKS" # one path may have blanks in it
@@ -153,6 +153,8 @@ evaluation_options() { # turns TASKS (the value of --tasks: a file, a folder, or
     name='' path=$word
     [[ ! $word =~ ^[a-z_]+= ]] || { name=${word%%=*}= && path=${word#*=}; }
     if path=$(find_file "$path"); then
+      [ -n "$name" ] || [ -d "$path" ] || { [ "$*" != held-in ] && [ $# -le 1 ]; } \
+        || fail "--tasks: $path is a file, of one task: name it with --task, or give NAME=PATH for each of: $*"
       mount_folder_of "$path"
     elif [ "$MODE" = dry-run ]; then
       path=${word#"$name"}

@@ -44,7 +44,7 @@ for word in "${ARGUMENTS[@]}"; do
   esac
 done
 config=$(find_file "$CONFIG") || fail "--config: $CONFIG is not a file"
-evaluation_options # looks for the files before anything is submitted
+evaluation_options "${task[@]}" # looks for the files before anything is submitted
 model=$MODELS_DIR/$HF
 [ -f "$model/config.json" ] || [ "$MODE" = dry-run ] \
   || fail "$model is not a Hugging Face folder: put $HF there, or set MODELS_DIR in $CLUSTER_ENV"

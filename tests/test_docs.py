@@ -27,7 +27,8 @@ def test_configurations_are_valid(config: Path) -> None:
 def options_of_environments() -> set[str]:
     """Flags that `megatron_agent.evaluate` makes from the fields of `WorldOptions` and its subclasses."""
     names = set()
-    for file in (REPOSITORY / "megatron_agent" / "environments").rglob("*.py"):
+    folders = (REPOSITORY / "megatron_agent" / "environments", REPOSITORY / "docs" / "examples")
+    for file in (file for folder in folders for file in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef) and "WorldOptions" in (node.name, *(ast.unparse(b) for b in node.bases)):
                 names |= {line.target.id for line in node.body if isinstance(line, ast.AnnAssign)}
@@ -52,7 +53,7 @@ def test_commands_name_modules_and_flags_that_exist(page: Path) -> None:
         known = {text.removeprefix("--") for text in texts if text.startswith("--")}
         known |= {text.replace("_", "-") for text in texts if text.isidentifier()}  # flags made from names
         if module == "megatron_agent.evaluate":
-            known |= options_of_environments() | {"guess-highest"}  # of docs/examples/guess_number.py
+            known |= options_of_environments()
         if known and module != "megatron_agent.train":
             missing = flags - known - {"help", "config"}
             assert not missing, f"{page.name} shows python -m {module} with {sorted(missing)}"

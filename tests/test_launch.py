@@ -108,12 +108,18 @@ def test_options_are_taken_out_of_the_arguments(words: list[str], expected: str)
 def test_tasks_are_a_path_or_names_with_paths(tmp_path: Path) -> None:
     for name in ("a b.jsonl", "c.jsonl"):
         (tmp_path / name).touch()
-    script = "CLUSTER_ENV=x MODE=run WORK_DIR=/ MODELS_DIR=/ MOUNTED=(); TASKS=$1; evaluation_options; "
+    script = "CLUSTER_ENV=x MODE=run WORK_DIR=/ MODELS_DIR=/ MOUNTED=(); TASKS=$1; shift; "
+    script += 'evaluation_options "$@"; '
     script += 'printf "%s|" "${TASK_OPTIONS[@]}"'
     assert bash(script, tmp_path / "a b.jsonl") == f"--tasks|{tmp_path}/a b.jsonl|"
     named = f"database={tmp_path}/c.jsonl kg={tmp_path}/c.jsonl"
     assert bash(script, named) == f"--tasks|database={tmp_path}/c.jsonl|--tasks|kg={tmp_path}/c.jsonl|"
     assert bash(script, "") == "|"
+    assert bash(script, tmp_path, "held-in") == f"--tasks|{tmp_path}|"
+    assert bash(script, tmp_path / "c.jsonl", "os") == f"--tasks|{tmp_path}/c.jsonl|"
+    for tasks in (["held-in"], ["os", "db"]):  # said before a model is trained for it
+        with pytest.raises(AssertionError, match=r"c.jsonl is a file, of one task: name it with --task, or give NAME"):
+            bash(script, tmp_path / "c.jsonl", *tasks)
     folder = 'evaluation_folder "$@"'
     assert bash(folder, "runs/x", "database") == "runs/x/evaluation/database"
     assert bash(folder, "runs/x", "held-in") == bash(folder, "runs/x", "os", "db") == "runs/x/evaluation"

@@ -1,11 +1,10 @@
 """`transcripts.jsonl`: every message of every episode as it comes, so that a killed run loses none."""
 
 import json
-import os
 from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from megatron_agent.evaluation.results import Result
 from megatron_agent.files import naming, read_json_lines_tolerating_cut_tail, write_json_lines
@@ -21,26 +20,27 @@ class Transcripts:
     def __init__(self, path: Path, finished: Collection[str]) -> None:
         self.path = path
         self._finished = set(finished)
-        self._descriptor: int | None = None
+        self._handle: IO[bytes] | None = None
         self._waiting: list[dict[str, Any]] = []
 
     def write(self, event: dict[str, Any]) -> None:
-        """Append an event with a single write, so that a killed program leaves at most its last line cut."""
+        """Append an event at once, so that a killed program leaves at most its last line cut."""
         self._waiting.append(event)
-        if self._descriptor is None and not _is_reply(event):
+        if self._handle is None and not _is_reply(event):
             return
         with naming(self.path):
-            if self._descriptor is None:
-                self._descriptor = self._open()
+            if self._handle is None:
+                self._handle = self._open()
             lines = "".join(json.dumps(waiting) + "\n" for waiting in self._waiting)
             self._waiting.clear()
-            os.write(self._descriptor, lines.encode("ascii"))
+            self._handle.write(lines.encode("ascii"))
+            self._handle.flush()
 
-    def _open(self) -> int:
+    def _open(self) -> IO[bytes]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         events = read_json_lines_tolerating_cut_tail(self.path)
         write_json_lines(self.path, (event for event in events if event.get("task_id") in self._finished))
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        return open(self.path, "ab")
 
     def __enter__(self) -> "Transcripts":
         return self
@@ -48,9 +48,8 @@ class Transcripts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._handle is not None:
+            self._handle.close()
 
 
 def read_unfinished(path: Path, finished: Collection[str]) -> list[Result]:
