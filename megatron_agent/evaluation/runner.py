@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,6 +59,10 @@ def evaluate_tasks(
     """
     from tqdm import tqdm
 
+    if twice := [identifier for identifier, count in Counter(task.id for task in tasks).items() if count > 1]:
+        raise UserError(
+            f"--tasks: expected every task of {kind.name} to have an id of its own; {twice[0]!r} is there twice"
+        )
     output = Path(output)
     results = read_results(output / "results.jsonl")
     if results:

@@ -138,6 +138,12 @@ def test_other_prompts_are_other_settings(tmp_path: Path) -> None:
             main([*arguments, *words])
 
 
+def test_two_tasks_of_one_id_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "numbers.txt").write_text("3\n5\n3\n")
+    with pytest.raises(UserError, match="expected every task of guess_number to have an id of its own; 'guess_3'"):
+        main(["--task", str(EXAMPLE), "--tasks", str(tmp_path / "numbers.txt"), "--expert", "--output", str(tmp_path)])
+
+
 def test_a_world_that_cannot_open_stops_the_run_before_the_first_request(second: Path, tmp_path: Path) -> None:
     with openai_server(bisect) as server, pytest.raises(UserError, match="--guess-highest: expected at least 4"):
         main(["--task", str(EXAMPLE), str(second), "--again-highest", "2", "--base-url", server.base_url,
