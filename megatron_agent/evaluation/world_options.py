@@ -55,7 +55,8 @@ def _add_flag(group: Any, option: "Field[Any]", annotation: Any) -> None:
             _flag(option.name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
         )
     else:
-        group.add_argument(_flag(option.name), type=kept, default=argparse.SUPPRESS, help=text)
+        shown = {Path: "PATH", str: "TEXT"}.get(kept, "N")
+        group.add_argument(_flag(option.name), type=kept, default=argparse.SUPPRESS, metavar=shown, help=text)
 
 
 def read_world_options(kinds: Sequence[TaskKind], arguments: argparse.Namespace) -> list[WorldOptions]:
