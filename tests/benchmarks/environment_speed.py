@@ -4,10 +4,13 @@
 
 Each world is opened with its defaults. Its expert plays every shipped task once (up to --limit); then the recorded
 replies are played again and again: one episode at a time on one core, and 32 at once on all cores. `loop` counts what
-the harness does at a step as well (history, records); `environment` is reset, step and close alone.
+the harness does at a step as well (history, records); `environment` is reset, step and close alone. `loop/CPU s` divides
+the same steps by the processor time of this process and all below it: what a core of its own would give, on a machine
+with other work.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -15,6 +18,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from megatron_agent.agents.client import ScriptedClient
 from megatron_agent.agents.episode import play, play_many
@@ -37,8 +42,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=100, help="tasks of each kind (default: 100)")
     parser.add_argument("--json", type=Path, metavar="F", help="file for the figures")
     arguments = parser.parse_args(argv)
-    head = ("task", "tasks", "steps", "open s", "environment/s", "loop/s", "bar", "32 at once/s", "scales")
-    print("{:<18}{:>6}{:>7}{:>8}{:>15}{:>9}{:>7}{:>14}{:>8}".format(*head))
+    head = (
+        "task",
+        "tasks",
+        "steps",
+        "open s",
+        "environment/s",
+        "loop/s",
+        "loop/CPU s",
+        "bar",
+        "32 at once/s",
+        "scales",
+    )
+    print("{:<18}{:>6}{:>7}{:>8}{:>15}{:>9}{:>12}{:>7}{:>14}{:>8}".format(*head))
     figures = {kind.name: measure(kind, arguments.seconds, arguments.limit) for kind in get_task_kinds(arguments.task)}
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -54,19 +70,19 @@ def measure(kind: TaskKind, seconds: float, limit: int) -> dict[str, Any]:
             opened = time.perf_counter() - started
             tasks = world.tasks[:limit]
             replies = record(kind, world, tasks)
-            environment = steps_a_second(environment_steps(world, tasks, replies), seconds)
-            loop = steps_a_second(loop_steps(world, tasks, replies), seconds)
+            environment, _ = steps_a_second(environment_steps(world, tasks, replies), seconds)
+            loop, loop_cpu = steps_a_second(loop_steps(world, tasks, replies), seconds)
     finally:
         os.sched_setaffinity(0, cores)
     with kind.open(kind.options()) as world:
-        together = steps_a_second(concurrent_steps(world, tasks, replies, 32), seconds)
+        together, _ = steps_a_second(concurrent_steps(world, tasks, replies, 32), seconds)
     steps = sum(map(len, replies.values()))
     bar = BARS.get(kind.name)
     print(
         f"{kind.name:<18}{len(tasks):>6}{steps:>7}{opened:>8.2f}{environment:>15,.0f}{loop:>9,.0f}"
-        f"{'-' if bar is None else bar:>7}{together:>14,.0f}{together / loop:>7.2f}x"
+        f"{loop_cpu:>12,.0f}{'-' if bar is None else bar:>7}{together:>14,.0f}{together / loop:>7.2f}x"
     )
-    rates = {"environment": environment, "loop": loop, "32_at_once": together}
+    rates = {"environment": environment, "loop": loop, "loop_by_cpu_time": loop_cpu, "32_at_once": together}
     return {"tasks": len(tasks), "steps": steps, "open_seconds": opened, "bar": bar, "cores": len(cores), **rates}
 
 
@@ -116,18 +132,27 @@ def concurrent_steps(world: World, tasks: Sequence[Any], replies: Replies, concu
         yield trajectory.rounds
 
 
-def steps_a_second(episodes: Iterator[int], seconds: float) -> float:
-    """Return the rate of steps over `seconds` (by whole episodes); the first episode is not counted."""
+def steps_a_second(episodes: Iterator[int], seconds: float) -> tuple[float, float]:
+    """Return the steps by second and by second of processor time, over `seconds` after a first, uncounted episode."""
     next(episodes)
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), processor_seconds()
     steps = 0
     for done in episodes:
         steps += done
         if time.perf_counter() - started > seconds:
             break
-    rate = steps / (time.perf_counter() - started)
+    rates = steps / (time.perf_counter() - started), steps / (processor_seconds() - processor)
     episodes.close()  # type: ignore[attr-defined]
-    return rate
+    return rates
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process and of all processes below it, ended ones too."""
+    total = sum(os.times()[:4])
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(child.cpu_times()[:4])
+    return total
 
 
 if __name__ == "__main__":
