@@ -4,9 +4,8 @@
 
 Each world is opened with its defaults. Its expert plays every shipped task once (up to --limit); then the recorded
 replies are played again and again: one episode at a time on one core, and 32 at once on all cores. `loop` counts what
-the harness does at a step as well (history, records); `environment` is reset, step and close alone. `loop/CPU s` divides
-the same steps by the processor time of this process and all below it: what a core of its own would give, on a machine
-with other work.
+the harness does at a step as well (history, records); `environment` is reset, step and close alone. `loop/CPU s` is the
+same steps by the processor time of this process and all below it: what a core of its own gives on a busy machine.
 """
 
 import argparse
