@@ -139,19 +139,19 @@ def test_the_overall_of_the_six_tasks_beside_the_papers(tmp_path: Path, capsys: 
         summary |= {"metrics": {"m": weight / 50}, "main_metric": "m"}  # score / weight is 2 in every task
         (folder / "summary.json").write_text(json.dumps(summary))
     (run / "evaluation" / "summary.json").write_text('{"scores": {}}')  # evaluate's own of all tasks
-    expected = ["--expect-task", "held-in", "--output", str(tmp_path / "report")]
+    figures, page = tmp_path / "report.json", tmp_path / "report.md"
+    expected = ["--expect-task", "held-in", "--json", str(figures), "--markdown", str(page)]
     assert main([str(run), *expected]) == 0
-    (entry,) = json.loads((tmp_path / "report" / "report.json").read_text())["runs"]
+    (entry,) = json.loads(figures.read_text())["runs"]
     assert (entry["overall"], entry["partial_overall"]) == (2.0, None)
-    page = (tmp_path / "report" / "report.md").read_text()
-    assert "| 40.0 | 56.0 | 18.0 | 32.0 | 38.0 | 24.0 | 2.00 |" in page
-    assert "| AgentLM-7B (paper) | - | 84.0 | 63.6 | 6.4 | 18.1 | 17.4 | 30.6 | 1.96 |" in page
+    assert "| 40.0 | 56.0 | 18.0 | 32.0 | 38.0 | 24.0 | 2.00 |" in page.read_text()
+    assert "| AgentLM-7B (paper) | - | 84.0 | 63.6 | 6.4 | 18.1 | 17.4 | 30.6 | 1.96 |" in page.read_text()
     shutil.rmtree(run / "evaluation" / "webshop")
     capsys.readouterr()
     assert main([str(run), *expected]) == 1
     assert "no score on webshop" in capsys.readouterr().out
-    assert "2.00 (partial: 5 of 6 tasks)" in (tmp_path / "report" / "report.md").read_text()
-    (entry,) = json.loads((tmp_path / "report" / "report.json").read_text())["runs"]
+    assert "2.00 (partial: 5 of 6 tasks)" in page.read_text()
+    (entry,) = json.loads(figures.read_text())["runs"]
     assert (entry["overall"], entry["partial_overall"]) == (None, 2.0)
 
 
