@@ -147,7 +147,7 @@ def steps_a_second(episodes: Iterator[int], seconds: float) -> tuple[float, floa
 
 def processor_seconds() -> float:
     """Return the processor time of this process and of all processes below it, ended ones too."""
-    total = sum(os.times()[:4])
+    total = time.process_time() + sum(os.times()[2:4])
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             total += sum(child.cpu_times()[:4])
