@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Protocol
 
+from megatron_agent.environments.database import collation
 from megatron_agent.environments.database.dialect import mysql_to_sqlite
 from megatron_agent.environments.database.task import Table
 from megatron_agent.errors import UserError
@@ -15,6 +16,10 @@ GROUP_CONCAT_MAX_BYTES = 1024
 """MySQL's default `group_concat_max_len`, under which AgentBench's md5 labels were computed."""
 
 MAX_STATEMENT_CHARACTERS = 100_000
+
+STATEMENT_TOO_LONG = "1153 (08S01): Got a packet bigger than 'max_allowed_packet' bytes"  # MySQL's wording
+TIME_IS_UP = "3024 (HY000): Query execution was interrupted, maximum statement execution time exceeded"
+"""MySQL's own wording for `max_execution_time`."""
 
 _MAX_VALUE_BYTES = 4_000_000
 _MAX_DATABASE_PAGES = 16_384  # of 4 KiB
@@ -52,7 +57,7 @@ def clip_feedback(text: str) -> str:
 
 
 class SqliteBackend:
-    """SQLite in memory behind MySQL's surface: TEXT columns that ignore case, md5, concat, concat_ws.
+    """SQLite in memory behind MySQL's surface: TEXT columns that ignore case and accents, md5, concat, concat_ws.
 
     Model-written statements can reach neither files nor extensions nor settings, run for at most
     `seconds_per_statement`, and can make neither a value above 4 MB nor a database above 64 MB.
@@ -61,7 +66,7 @@ class SqliteBackend:
     def __init__(self, seconds_per_statement: float = 5.0) -> None:
         self.seconds_per_statement = seconds_per_statement
         self._connection: sqlite3.Connection | None = None
-        self._deadline = 0.0
+        self._deadline = float("inf")
 
     def create(self, table: Table) -> None:
         self.close()
@@ -71,6 +76,9 @@ class SqliteBackend:
         connection.create_function("concat", -1, _concat, deterministic=True)
         connection.create_function("concat_ws", -1, _concat_ws, deterministic=True)
         connection.create_function("char_length", 1, _char_length, deterministic=True)
+        connection.create_function("like", 2, _like, deterministic=True)
+        connection.create_function("like", 3, _like, deterministic=True)
+        connection.create_collation(collation.NAME, self._compare)
         connection.create_aggregate("sorted_group_concat", 1, _SortedGroupConcat)  # type: ignore[arg-type]
         connection.execute(f"PRAGMA max_page_count = {_MAX_DATABASE_PAGES}")
         if sys.version_info >= (3, 11):
@@ -87,20 +95,30 @@ class SqliteBackend:
 
     def execute(self, sql: str) -> str:
         if len(sql) > MAX_STATEMENT_CHARACTERS:
-            return "1153 (08S01): Got a packet bigger than 'max_allowed_packet' bytes"  # MySQL's wording
-        return clip_feedback(self._run(mysql_to_sqlite(sql)))
+            return STATEMENT_TOO_LONG
+        try:
+            statement = mysql_to_sqlite(sql)
+        except ValueError as error:
+            return clip_feedback(str(error))
+        return clip_feedback(self._run(statement))
 
     def table_hash(self, table: Table) -> str:
-        columns = ", ".join(_quote(column) for column in table.columns)
+        columns = ", ".join(quote_name(column) for column in table.columns)
         return self._run(
             "SELECT md5(sorted_group_concat(rowhash)) AS hash FROM (SELECT substr(md5(concat_ws(',', "
-            f"{columns})), 1, 5) AS rowhash FROM {_quote(table.name)}) AS sub"
+            f"{columns})), 1, 5) AS rowhash FROM {quote_name(table.name)}) AS sub"
         )
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _compare(self, left: str, right: str) -> int:
+        if time.monotonic() > self._deadline and self._connection is not None:
+            self._connection.interrupt()  # between two checks of the progress handler
+            return 0
+        return collation.compare(left, right)
 
     def _run(self, sql: str) -> str:
         if self._connection is None:
@@ -111,8 +129,8 @@ class SqliteBackend:
             # A row takes at least six characters of the list's text: more rows than this are never shown.
             return str(cursor.fetchmany(MAX_FEEDBACK_CHARACTERS))
         except sqlite3.OperationalError as error:
-            if str(error) == "interrupted":  # MySQL's own wording for max_execution_time
-                return "3024 (HY000): Query execution was interrupted, maximum statement execution time exceeded"
+            if str(error) == "interrupted":
+                return TIME_IS_UP
             return str(error)
         except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError, MemoryError) as error:
             return str(error) or "out of memory"
@@ -121,13 +139,14 @@ class SqliteBackend:
 
 
 def _create_table(connection: sqlite3.Connection, table: Table) -> None:
-    columns = ", ".join(f"{_quote(column)} TEXT COLLATE NOCASE" for column in table.columns)
+    columns = ", ".join(f"{quote_name(column)} TEXT COLLATE {collation.NAME}" for column in table.columns)
     cells = ", ".join("?" * len(table.columns))
-    connection.execute(f"CREATE TABLE {_quote(table.name)} ({columns})")
-    connection.executemany(f"INSERT INTO {_quote(table.name)} VALUES ({cells})", table.rows)
+    connection.execute(f"CREATE TABLE {quote_name(table.name)} ({columns})")
+    connection.executemany(f"INSERT INTO {quote_name(table.name)} VALUES ({cells})", table.rows)
 
 
-def _quote(name: str) -> str:
+def quote_name(name: str) -> str:
+    """Return a name of a table, column or database in backticks."""
     return "`" + name.replace("`", "``") + "`"
 
 
@@ -162,6 +181,12 @@ def _concat_ws(separator: object, *values: object) -> str | None:
     if separator is None:
         return None
     return _bounded(_as_text(separator).join(_as_text(value) for value in values if value is not None))
+
+
+def _like(pattern: object, value: object, escape: object = "\\") -> bool | None:
+    if pattern is None or value is None or escape is None:
+        return None
+    return collation.like(_as_text(pattern), _as_text(value), _as_text(escape))
 
 
 def _char_length(value: object) -> int | None:

@@ -6,10 +6,12 @@ AgentBench runs MySQL 8 and declares every column TEXT, so agents write MySQL. R
 * `#` and `--` comments are dropped;
 * a column compared with a number (`=`, `<`, `BETWEEN`, `IN`, `AVG`/`SUM`/`COUNT` subquery) is compared as a
   number (MySQL converts the text; SQLite would convert the number to text and find '9' > '10');
+* `SUM` of a column is a float (MySQL's sum of text), a name may begin with a digit, and what MySQL refuses where
+  SQLite takes it ([brackets], a quoted text as a table) raises ValueError with MySQL's message;
 * `/` never truncates, `||` is OR, `&&` is AND, `IF(` is `IIF(`, CAST to SIGNED or UNSIGNED is to INTEGER,
   `TRUNCATE TABLE t` is `DELETE FROM t`.
 
-What stays different is listed in docs/evaluation.md.
+What stays different is listed in docs/environments.md.
 """
 
 import re
@@ -46,12 +48,15 @@ _NOT_COLUMNS = {
     "ELSE",
 }
 _NUMERIC_AGGREGATES = {"AVG", "SUM", "COUNT"}
+_BEFORE_TABLE = {"FROM", "JOIN", "INTO", "UPDATE"}
+_HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]+")
 
 
 @dataclass
 class _Token:
     kind: str
     text: str
+    start: int
     before: str = ""
     after: str = ""
 
@@ -65,17 +70,39 @@ class _Token:
 
 
 def mysql_to_sqlite(sql: str) -> str:
-    """Return `sql` with MySQL's spellings replaced by SQLite's; text it does not know passes through."""
-    tokens = [_Token(match.lastgroup or "other", match.group()) for match in _TOKEN.finditer(sql)]
+    """Return `sql` with MySQL's spellings replaced by SQLite's; text it does not know passes through.
+
+    Raises ValueError with MySQL's message for syntax that only SQLite has.
+    """
+    tokens = _tokens(sql)
     code = [token for token in tokens if token.kind not in ("space", "comment")]
+    _refuse_other_quotes(code, sql)
     _compare_as_numbers(code)
+    _sum_as_numbers(code)
     _replace_words(code)
     return "".join(token.before + _spelling(token) + token.after for token in tokens)
+
+
+def split_statements(sql: str) -> list[str]:
+    """Return the statements of a text one by one, without the semicolons between them."""
+    statements = [""]
+    for token in _tokens(sql):
+        if token.text == ";":
+            statements.append("")
+        else:
+            statements[-1] += token.text
+    return [statement.strip() for statement in statements if statement.strip()]
+
+
+def _tokens(sql: str) -> list[_Token]:
+    return [_Token(match.lastgroup or "other", match.group(), match.start()) for match in _TOKEN.finditer(sql)]
 
 
 def _spelling(token: _Token) -> str:
     if token.kind == "comment":
         return " "
+    if token.kind == "word" and token.text[:1].isdigit() and not _HEXADECIMAL.fullmatch(token.text):
+        return f"`{token.text}`"
     if token.kind == "string" and len(token.text) > 1 and token.text[-1] == token.text[0]:
         return _string_literal(token.text)
     if token.kind == "operator" and token.text in ("||", "&&"):
@@ -108,6 +135,30 @@ def _replace_words(code: list[_Token]) -> None:
         if len(code) > 1 and code[1].word == "TABLE":
             code[1].text = ""
         code[0].text = "DELETE FROM"
+
+
+def _refuse_other_quotes(code: list[_Token], sql: str) -> None:
+    for index, token in enumerate(code):
+        text_as_table = token.kind == "string" and index and code[index - 1].word in _BEFORE_TABLE
+        if text_as_table or token.text == "[":
+            near = sql[token.start : token.start + 80]
+            raise ValueError(
+                "1064 (42000): You have an error in your SQL syntax; check the manual that corresponds to your MySQL "
+                f"server version for the right syntax to use near '{near}' at line 1"
+            )
+
+
+def _sum_as_numbers(code: list[_Token]) -> None:
+    """Make `SUM(c)` and `SUM(DISTINCT c)` a float: `SUM((c+0.0))`."""
+    for index, token in enumerate(code):
+        if token.word != "SUM" or index + 1 >= len(code) or code[index + 1].text != "(":
+            continue
+        start = index + 2
+        if start < len(code) and code[start].word == "DISTINCT":
+            start += 1
+        end = _column_starting_at(code, start)
+        if end >= 0 and end + 1 < len(code) and code[end + 1].text == ")":
+            code[start].before, code[end].after = "(", "+0.0)"
 
 
 def _compare_as_numbers(code: list[_Token]) -> None:
