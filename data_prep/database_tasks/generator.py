@@ -54,6 +54,7 @@ def generate_tasks(split: str, count: int, seed: int) -> list[GeneratedTask]:
             category=question.category,
             label=() if modifies else tuple(label),
             answer_md5=label[0] if modifies else None,
+            gold_sql=question.sql,
         )
         generated.append(GeneratedTask(task, question))
     backend.close()
@@ -99,7 +100,7 @@ def gold_label(question: Question, draft: Draft, table: Table, backend: SqliteBa
 
 
 def task_to_record(task: DatabaseTask) -> dict[str, Any]:
-    """Return a task as a row of AgentBench's dbbench files (plus `id`)."""
+    """Return a task as a row of AgentBench's dbbench files (plus `id` and `gold_sql`)."""
     record: dict[str, Any] = {
         "id": task.id,
         "description": task.question,
@@ -117,6 +118,7 @@ def task_to_record(task: DatabaseTask) -> dict[str, Any]:
         record["answer_md5"] = task.answer_md5
     else:
         record["label"] = list(task.label)
+    record["gold_sql"] = task.gold_sql
     return record
 
 

@@ -34,6 +34,11 @@ def parse_answer(answer: str) -> list[object]:
         return [answer]
 
 
+def parses_as_list(answer: str) -> bool:
+    """Whether `parse_answer` finds a list rather than a text."""
+    return parse_answer(answer) != [answer]
+
+
 def answer_is_correct(answer: str, label: Sequence[object]) -> bool:
     """Compare an answer with the label: one value with one value as numbers if both are, else as sets."""
     values = parse_answer(answer)
@@ -48,12 +53,28 @@ def answer_is_correct(answer: str, label: Sequence[object]) -> bool:
         return False
 
 
+def answer_says_the_same(answer: str, label: Sequence[object]) -> bool:
+    """Compare as sets of values: numbers as numbers, texts without outer blanks, no value at all as `none`."""
+    return _plain_values(parse_answer(answer)) == _plain_values(label)
+
+
+def _plain_values(values: Sequence[object]) -> set[float | str]:
+    plain: set[float | str] = set()
+    for value in values:
+        text = str(value).strip()
+        try:
+            plain.add(float(text))
+        except ValueError:
+            plain.add("none" if text.lower() in ("none", "null") else text)
+    return plain or {"none"}
+
+
 def category_scores(episodes: Iterable[EpisodeScore]) -> dict[str, float]:
     """Return AgentBench's accuracies by category.
 
     `SELECT_accuracy` takes every type that is neither INSERT nor UPDATE; `overall_cat_accuracy`, the number
     the paper reports as "Database", is the mean of SELECT, INSERT and UPDATE, where a class without tasks
-    counts 0 as in AgentBench.
+    counts 0 as in AgentBench. `overall_accuracy` is the mean over all episodes, whatever their category.
     """
     rewards: dict[str, list[float]] = {}
     for episode in episodes:
@@ -62,4 +83,9 @@ def category_scores(episodes: Iterable[EpisodeScore]) -> dict[str, float]:
     groups: Mapping[str, list[float]] = {**rewards, "SELECT": select}
     scores = {f"{name}_accuracy": sum(values) / len(values) for name, values in groups.items() if values}
     overall = sum(scores.get(f"{name}_accuracy", 0.0) for name in ("SELECT", "INSERT", "UPDATE")) / 3
-    return {**dict(sorted(scores.items())), "overall_cat_accuracy": overall}
+    everything = [reward for values in rewards.values() for reward in values]
+    return {
+        **dict(sorted(scores.items())),
+        "overall_cat_accuracy": overall,
+        "overall_accuracy": sum(everything) / len(everything) if everything else 0.0,
+    }

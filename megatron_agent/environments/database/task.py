@@ -2,14 +2,20 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from megatron_agent.chat.conversation import read_records, refuse_lone_surrogates, require_file
+from megatron_agent.environments.literals import literal_eval
 from megatron_agent.errors import UserError
 
 _LOG = logging.getLogger(__name__)
+_MAX_NAME = 64  # characters of a name in MySQL
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_DECIMAL = re.compile(r"Decimal\(('[^']*')\)")
 
 MODIFICATIONS = ("INSERT", "DELETE", "UPDATE")
 """Task types scored by the table's content instead of the answer."""
@@ -17,22 +23,32 @@ MODIFICATIONS = ("INSERT", "DELETE", "UPDATE")
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose columns are all TEXT; cells are stored as text, as AgentBench does with `str(cell)`."""
+    """A table whose columns are all TEXT; cells are stored as text, as AgentBench does with `str(cell)`.
+
+    None is NULL; no file has it.
+    """
 
     name: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str | None, ...], ...]
 
     @property
     def creatable(self) -> bool:
-        """Whether MySQL accepts the column names: none empty, none ending in a blank, none twice."""
+        """Whether MySQL takes the names: none empty, too long, ending in a blank or beyond U+FFFF, no column twice."""
         lowered = {column.lower() for column in self.columns}
-        return len(lowered) == len(self.columns) and all(column and not column.endswith(" ") for column in self.columns)
+        return len(lowered) == len(self.columns) and all(
+            0 < len(name) <= _MAX_NAME and name[-1] != " " and min(name) > "\0" and max(name) <= "\uffff"
+            for name in (self.name, *self.columns)
+        )
 
 
 @dataclass(frozen=True)
 class DatabaseTask:
-    """One problem: a question over one table, and the answer list or the md5 of the changed table."""
+    """One problem: a question over one table, and the answer list or the md5 of the changed table.
+
+    A modification without `answer_md5` is right when the table becomes what `gold_sql` makes of it. `gold_sql` is
+    None where no statement is known to be right.
+    """
 
     id: str
     question: str
@@ -41,6 +57,7 @@ class DatabaseTask:
     category: str
     label: tuple[object, ...] = ()
     answer_md5: str | None = None
+    gold_sql: str | None = None
 
     @property
     def modifies(self) -> bool:
@@ -52,9 +69,11 @@ def read_database_tasks(path: str | Path) -> list[DatabaseTask]:
     """Read every problem of a dbbench file.
 
     Tolerated by name: a missing or null `id` (named `<file stem>_<row number from 0>`), `type` as a string or a
-    one-element list, `columns` as names or `{"name": ...}`, `label` as a single value, a missing
-    `add_description` (the standard sentence is made from the table). Fields this environment does not use
-    (`create`, `evaluation`, `example`, `heads`, `sql`, `source`) are ignored.
+    one-element list, `columns` as names or `{"name": ...}`, `label` as a single value or the text of a result list,
+    `answer_md5` as a hash, a result list or a list of one hash, or none where there is gold SQL, a missing
+    `add_description` (the standard sentence is made from the table). Gold SQL is this project's `gold_sql`; of a
+    modification also AgentBench's `sql.query` or `label`. Its `sql` of queries is not: half of them do not run.
+    Fields this environment does not use (`create`, `evaluation`, `example`, `heads`, `source`, `index`) are ignored.
 
     Raises UserError naming file, line and field for anything else, lone surrogates anywhere included.
     """
@@ -84,19 +103,13 @@ def parse_database_task(record: object, where: str, default_id: str) -> Database
         category = category[0]
     if not isinstance(category, str) or not category:
         raise UserError(f'{where}: expected "type" to be a string or a list of one string, got {category!r}')
-    answer_md5 = record.get("answer_md5")
-    label = record.get("label")
+    gold_sql = _gold_sql(record, category in MODIFICATIONS, where)
+    answer_md5: str | None = None
+    label: tuple[object, ...] = ()
     if category in MODIFICATIONS:
-        if not isinstance(answer_md5, str):
-            raise UserError(f'{where}: a task of type {category} needs "answer_md5" (a string), got {answer_md5!r}')
-        label = ()
+        answer_md5 = _answer_md5(record.get("answer_md5"), category, gold_sql, where)
     else:
-        if label is None:
-            raise UserError(f'{where}: a task of type {category} needs "label" (a list of answers), got none')
-        label = tuple(label) if isinstance(label, list) else (label,)
-        if any(isinstance(value, list | dict) for value in label):
-            raise UserError(f'{where}: expected "label" to list plain values, got {list(label)!r}')
-        answer_md5 = None
+        label = _label(record.get("label"), category, where)
     description = record.get("add_description") or describe_table(table)
     if not isinstance(description, str):
         raise UserError(f'{where}: expected "add_description" to be a string, got {description!r}')
@@ -105,7 +118,46 @@ def parse_database_task(record: object, where: str, default_id: str) -> Database
         identifier = default_id
     if isinstance(identifier, bool) or not isinstance(identifier, str | int) or identifier == "":
         raise UserError(f'{where}: expected "id" to be a non-empty string or a whole number, got {identifier!r}')
-    return DatabaseTask(str(identifier), question, description, table, category, label, answer_md5)
+    return DatabaseTask(str(identifier), question, description, table, category, label, answer_md5, gold_sql)
+
+
+def _label(label: object, category: str, where: str) -> tuple[object, ...]:
+    """Return the answers of a query; those of AgentBench's train file are the text of a result list of rows."""
+    if label is None:
+        raise UserError(f'{where}: a task of type {category} needs "label" (a list of answers), got none')
+    if isinstance(label, str) and label.startswith("["):
+        try:
+            rows = literal_eval(_DECIMAL.sub(r"\1", label))
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return (label,)
+        return tuple(str(value) for row in rows for value in (row if isinstance(row, tuple) else (row,)))
+    values = tuple(label) if isinstance(label, list) else (label,)
+    if any(isinstance(value, list | dict) for value in values):
+        raise UserError(f'{where}: expected "label" to list plain values, got {list(values)!r}')
+    return values
+
+
+def _answer_md5(value: object, category: str, gold_sql: str | None, where: str) -> str | None:
+    """Return the hash as AgentBench's check query shows it; None if it is to come from the gold SQL."""
+    if isinstance(value, list) and len(value) <= 1:
+        value = value[0] if value else ""
+    if not value and gold_sql:
+        return None
+    if not isinstance(value, str) or not value:
+        raise UserError(f'{where}: a task of type {category} needs "answer_md5" (a string), got {value!r}')
+    return f"[('{value}',)]" if _MD5.fullmatch(value) else value
+
+
+def _gold_sql(record: dict[str, Any], modifies: bool, where: str) -> str | None:
+    gold = record.get("gold_sql")
+    if gold is None and modifies:
+        query, label = record.get("sql"), record.get("label")
+        gold = query.get("query") if isinstance(query, dict) else query
+        if not gold and isinstance(label, list) and len(label) == 1:
+            gold = label[0]
+    if gold is not None and not isinstance(gold, str):
+        raise UserError(f'{where}: expected "gold_sql" to be a string, got {gold!r}')
+    return gold or None
 
 
 def _refuse_lone_surrogates(value: object, where: str) -> None:
