@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from megatron_agent.environments.database.backend import SqliteBackend
-from megatron_agent.environments.database.dialect import mysql_to_sqlite
+from megatron_agent.environments.database.dialect import mysql_to_sqlite, split_statements
 from megatron_agent.environments.database.task import Table
 
 TABLE = Table(
@@ -24,36 +24,43 @@ def backend() -> SqliteBackend:
     return backend
 
 
-@pytest.mark.parametrize(
-    ("mysql", "result"),
-    [
-        # results as MySQL 8 gives them on TEXT columns
-        ("SELECT `a b` FROM `my table` WHERE n > 9.5 ORDER BY `a b`", "[('Y',), ('z',)]"),
-        ("SELECT `a b` FROM `my table` WHERE 10 <= n", "[('Y',), ('z',)]"),
-        ("SELECT `a b` FROM `my table` t WHERE t.n BETWEEN 9 AND 10", "[('x',), ('Y',)]"),
-        ("SELECT `a b` FROM `my table` WHERE `my table`.`n` IN (2.5, 100)", "[('z',), ('w',)]"),
-        ("SELECT `a b` FROM `my table` WHERE n NOT IN (9, 10, 100)", "[('w',)]"),
-        ("SELECT `a b` FROM `my table` WHERE n = 2.5", "[('w',)]"),
-        ("SELECT `a b` FROM `my table` WHERE n = '2.5'", "[]"),
-        ("SELECT `a b` FROM `my table` WHERE n > (SELECT AVG(n) FROM `my table`)", "[('z',)]"),
-        ("SELECT COUNT(*) FROM `my table` GROUP BY 1 > 0 HAVING COUNT(*) > 3", "[(4,)]"),
-        ('SELECT n FROM `my table` WHERE `a b` = "y"', "[('10',)]"),  # "..." is text, and case is ignored
-        ('SELECT n FROM `my table` WHERE `it\'s` = "say \\"hi\\""', "[('2.50',)]"),
-        ("SELECT 'it\\'s', 'a''b', 'tab\\t', \"x''y\"", "[(\"it's\", \"a'b\", 'tab\\t', \"x''y\")]"),
-        ("SELECT MAX(n) FROM `my table`", "[('9',)]"),  # text order, as MySQL's
-        ("SELECT MAX(CAST(n AS SIGNED)) FROM `my table`", "[(100,)]"),
-        ("SELECT MAX(n+0) FROM `my table`", "[(100,)]"),
-        ("SELECT '5' / '2'", "[(2.5,)]"),
-        ("SELECT n / 4 FROM `my table` WHERE `a b` = 'Y' # comment", "[(2.5,)]"),
-        ("SELECT IF(n > 50, 'big', 'small') FROM `my table` WHERE `a b` LIKE 'Z'", "[('big',)]"),
-        ("SELECT 1 FROM `my table` WHERE n = 9 || n = 10", "[(1,), (1,)]"),
-        ("SELECT CONCAT(n, '-', 7), CONCAT('a', NULL), CONCAT_WS(',', 'a', NULL, 'b'), MD5('x') FROM `my table` "
-         "WHERE `a b` = 'x' -- comment",
-         f"[('9-7', None, 'a,b', '{hashlib.md5(b'x').hexdigest()}')]"),
-        ("SELECT CASE WHEN n > 50 THEN 1 ELSE 0 END = 1 FROM `my table`", "[(0,), (0,), (1,), (0,)]"),
-        ("SELECT n FROM `my table` LIMIT 1, 2", "[('10',), ('100',)]"),
-    ],
-)  # fmt: skip
+# Results as MySQL 8 gives them on TEXT columns; test_database_agreement.py asks MariaDB.
+STATEMENTS = [
+    ("SELECT `a b` FROM `my table` WHERE n > 9.5 ORDER BY `a b`", "[('Y',), ('z',)]"),
+    ("SELECT `a b` FROM `my table` WHERE 10 <= n", "[('Y',), ('z',)]"),
+    ("SELECT `a b` FROM `my table` t WHERE t.n BETWEEN 9 AND 10", "[('x',), ('Y',)]"),
+    ("SELECT `a b` FROM `my table` WHERE `my table`.`n` IN (2.5, 100)", "[('z',), ('w',)]"),
+    ("SELECT `a b` FROM `my table` WHERE n NOT IN (9, 10, 100)", "[('w',)]"),
+    ("SELECT `a b` FROM `my table` WHERE n = 2.5", "[('w',)]"),
+    ("SELECT `a b` FROM `my table` WHERE n = '2.5'", "[]"),
+    ("SELECT `a b` FROM `my table` WHERE n > (SELECT AVG(n) FROM `my table`)", "[('z',)]"),
+    ("SELECT COUNT(*) FROM `my table` GROUP BY 1 > 0 HAVING COUNT(*) > 3", "[(4,)]"),
+    ('SELECT n FROM `my table` WHERE `a b` = "y"', "[('10',)]"),  # "..." is text, and case is ignored
+    ('SELECT n FROM `my table` WHERE `it\'s` = "say \\"hi\\""', "[('2.50',)]"),
+    ("SELECT 'it\\'s', 'a''b', 'tab\\t', \"x''y\"", "[(\"it's\", \"a'b\", 'tab\\t', \"x''y\")]"),
+    ("SELECT MAX(n) FROM `my table`", "[('9',)]"),  # text order, as MySQL's
+    ("SELECT MAX(CAST(n AS SIGNED)) FROM `my table`", "[(100,)]"),
+    ("SELECT MAX(n+0) FROM `my table`", "[(100,)]"),
+    ("SELECT '5' / '2'", "[(2.5,)]"),
+    ("SELECT n / 4 FROM `my table` WHERE `a b` = 'Y' # comment", "[(2.5,)]"),
+    ("SELECT IF(n > 50, 'big', 'small') FROM `my table` WHERE `a b` LIKE 'Z'", "[('big',)]"),
+    ("SELECT 1 FROM `my table` WHERE n = 9 || n = 10", "[(1,), (1,)]"),
+    ("SELECT CONCAT(n, '-', 7), CONCAT('a', NULL), CONCAT_WS(',', 'a', NULL, 'b'), MD5('x') FROM `my table` "
+     "WHERE `a b` = 'x' -- comment",
+     f"[('9-7', None, 'a,b', '{hashlib.md5(b'x').hexdigest()}')]"),
+    ("SELECT CASE WHEN n > 50 THEN 1 ELSE 0 END = 1 FROM `my table`", "[(0,), (0,), (1,), (0,)]"),
+    ("SELECT n FROM `my table` LIMIT 1, 2", "[('10',), ('100',)]"),
+    ("SELECT SUM(n), SUM(DISTINCT `n`), AVG(n) FROM `my table` t WHERE t.n IN (9, 10)", "[(19.0, 19.0, 9.5)]"),
+    ("SELECT n FROM `my table` WHERE `it's` LIKE '100\\%' OR `a b` LIKE '_'", "[('9',), ('10',), ('100',), ('2.50',)]"),
+    ("SELECT n FROM `my table` WHERE `it's` LIKE '%\\%'", "[('100',)]"),
+    ("SELECT n FROM `my table` WHERE `it's` NOT LIKE '%É%'", "[('10',), ('100',), ('2.50',)]".replace("('10',), ", "")),
+    ("SELECT n FROM `my table` WHERE `a b` = 'Ý'", "[('10',)]"),
+    ("SELECT `a b` FROM `my table` ORDER BY `a b` DESC", "[('z',), ('Y',), ('x',), ('w',)]"),
+    ("SELECT '5' / '2', 'a;b', \"c'd\"", "[(2.5, 'a;b', \"c'd\")]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mysql", "result"), STATEMENTS)
 def test_mysql_statements(backend: SqliteBackend, mysql: str, result: str) -> None:
     assert backend.execute(mysql) == result
 
@@ -63,6 +70,43 @@ def test_assignments_are_not_compared(backend: SqliteBackend) -> None:
     assert backend.execute("SELECT `a b`, n FROM `my table` WHERE n < 9") == "[('8', '7'), ('w', '2.50')]"
     assert backend.execute("TRUNCATE TABLE `my table`") == "[]"
     assert backend.execute("SELECT * FROM `my table`") == "[]"
+
+
+@pytest.mark.parametrize(
+    ("mysql", "near"),
+    [
+        ("SELECT * FROM 'my table'", "'my table'"),
+        ('SELECT * FROM "my table" WHERE n = 1', '"my table" WHERE n = 1'),
+        ("SELECT [a b] FROM `my table`", "[a b] FROM `my table`"),
+        ("UPDATE 'my table' SET n = 1", "'my table' SET n = 1"),
+        ("INSERT INTO \"my table\" VALUES ('1')", "\"my table\" VALUES ('1')"),
+    ],
+)
+def test_quotes_that_mysql_refuses(backend: SqliteBackend, mysql: str, near: str) -> None:
+    text = backend.execute(mysql)
+    assert text.startswith("1064 (42000): You have an error in your SQL syntax; check the manual that corresponds to")
+    assert text.endswith(f"to use near '{near}' at line 1")
+
+
+def test_names_may_begin_with_a_digit() -> None:
+    table = Table("1952_prix", ("2nd", "3e"), (("a", "b"),))
+    backend = SqliteBackend()
+    backend.create(table)
+    assert backend.execute("SELECT 2nd, 0x41, 1e1, 2 FROM 1952_prix WHERE 2nd = 'A'") == "[('a', 65, 10.0, 2)]"
+
+
+def test_statements_are_split_outside_of_texts_and_comments() -> None:
+    sql = "UPDATE t SET a = 'x;y';\nDELETE FROM `a;b` -- c;d\nWHERE 1; ;"
+    assert split_statements(sql) == ["UPDATE t SET a = 'x;y'", "DELETE FROM `a;b` -- c;d\nWHERE 1"]
+    assert split_statements(" ; ") == []
+
+
+def test_comparisons_of_long_texts_end_in_time() -> None:
+    backend = SqliteBackend(seconds_per_statement=0.5)
+    backend.create(Table("t", ("a",), tuple((f"é{i}" * 20_000,) for i in range(12))))
+    started = time.monotonic()
+    backend.execute("SELECT COUNT(*) FROM t x, t y, t z WHERE x.a = y.a AND y.a = z.a")
+    assert time.monotonic() - started < 10
 
 
 def test_text_it_does_not_know_passes_through() -> None:

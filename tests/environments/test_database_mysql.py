@@ -61,7 +61,7 @@ def test_statements_and_errors(backend: MySqlBackend) -> None:
     assert backend.execute("SELECT SUM(`Win %`), COUNT(*) FROM `my % table`") == "[(10.0, 3)]"
     text = backend.execute("SELEC 1")
     assert text.startswith("1064 (42000): You have an error in your SQL syntax; check the manual that corresponds to")
-    assert backend.execute("SELECT c FROM `my % table`") == "1054 (42S22): Unknown column 'c' in 'field list'"
+    assert backend.execute("SELECT c FROM `my % table`") == "1054 (42S22): Unknown column 'c' in 'SELECT'"
     assert backend.execute("SELECT 1; SELECT 2").startswith("1064 (42000)")
     assert backend.execute("SELECT '\ud800'").startswith("'utf-8' codec can't encode")
     assert backend.execute("x" * 100_001).startswith("1153 (08S01)")
@@ -104,7 +104,10 @@ def test_statements_are_bounded(backend: MySqlBackend, sql: str, limited: bool) 
     assert time.monotonic() - started < 10
     assert text.startswith(("1969 (70100)", "3024 (HY000)", "1317 (70100)", "[(1,)"))
     assert backend.execute("SELECT COUNT(*) FROM `my % table`") == "[(3,)]"
-    assert not [row for row in backend.server.admin(processes) if sql in row]
+    end = time.monotonic() + 10  # a killed statement may take a moment to notice
+    while (running := [row for row in backend.server.admin(processes) if sql in row]) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not running
 
 
 def processes(connection: object) -> list[str]:
@@ -150,7 +153,7 @@ def test_the_model_reaches_nothing_but_its_own_database(
 
 
 def test_a_session_of_the_model_that_ends_is_opened_again(backend: MySqlBackend) -> None:
-    assert backend.execute("KILL CONNECTION_ID()").startswith(("1317 (70100)", "2013 (HY000)", "1927 (70100)"))
+    assert backend.execute("KILL CONNECTION_ID()") == "2013 (HY000): Lost connection to MySQL server during query"
     assert backend.execute("SELECT COUNT(*) FROM `my % table`") == "[(3,)]"
     assert backend.execute("SET SESSION wait_timeout = 1") == "[]"
     time.sleep(2.2)
@@ -163,7 +166,7 @@ def test_a_table_the_server_refuses_is_not_there(server: DatabaseServer, caplog:
         backend.create(table)
         assert backend.execute("SELECT * FROM t").startswith("1146 (42S02)")
         assert backend.table_hash(table).startswith(("1146 (42S02)", "1054"))
-    assert "the server refuses table 't': (1117, 'Too many columns')" in caplog.text
+    assert "the server refuses table 't'" in caplog.text
     backend.close()
 
 
@@ -293,12 +296,12 @@ def test_a_server_that_goes_away_is_a_fault_and_at_the_start_a_users_error(
     mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("megatron_agent.environments.database.connections._FIRST_PAUSE", 0.01)
+    nobody = open_server(parse_database_url("mysql://agent:secret@127.0.0.1:1"), 2)
     with pytest.raises(UserError, match=r"cannot use the server 127.0.0.1:1 as user 'agent'.*start it, or check"):
-        with open_server(parse_database_url("mysql://agent:secret@127.0.0.1:1"), 2):
-            pass
+        nobody.__enter__()
+    stranger = open_server(parse_database_url(f"mysql://agent:secret@127.0.0.1:{mariadb.port}"), 2)
     with pytest.raises(UserError, match="Access denied") as refused:
-        with open_server(parse_database_url(f"mysql://agent:secret@127.0.0.1:{mariadb.port}"), 2):
-            pass
+        stranger.__enter__()
     assert "secret" not in str(refused.value)
     with open_server(parse_database_url(mariadb.url), 2) as server:
         environment = DatabaseEnvironment(backend=MySqlBackend(server))
@@ -319,21 +322,27 @@ def test_a_server_that_goes_away_is_a_fault_and_at_the_start_a_users_error(
     assert not left_behind(mariadb)
 
 
+class FakeConnection:
+    """Counts how often it is closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
 def test_the_pool_is_bounded_and_replaces_broken_connections() -> None:
     made: list[FakeConnection] = []
 
-    class FakeConnection:
-        def __init__(self) -> None:
-            self.closed = False
-            made.append(self)
+    def connect() -> FakeConnection:
+        made.append(FakeConnection())
+        return made[-1]
 
-        def close(self) -> None:
-            self.closed = True
-
-    pool = ConnectionPool(FakeConnection, 2)
+    pool = ConnectionPool(connect, 2)
     with pool.connection() as first, pool.connection() as second:
         assert first is not second
-        waiting = threading.Thread(target=lambda: pool.connection().__enter__())
+        waiting = threading.Thread(target=borrow, args=(pool,))
         waiting.start()
         waiting.join(0.1)
         assert waiting.is_alive()
@@ -343,6 +352,11 @@ def test_the_pool_is_bounded_and_replaces_broken_connections() -> None:
         raise ZeroDivisionError
     assert broken.closed
     pool.close()
+
+
+def borrow(pool: ConnectionPool) -> None:
+    with pool.connection():
+        pass
 
 
 def test_only_passing_failures_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

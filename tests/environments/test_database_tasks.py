@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
-from megatron_agent.environments.database.scoring import answer_is_correct, category_scores, parse_answer
-from megatron_agent.environments.database.task import read_database_tasks
+from megatron_agent.environments.database.scoring import (
+    answer_is_correct,
+    answer_says_the_same,
+    category_scores,
+    parse_answer,
+)
+from megatron_agent.environments.database.task import Table, read_database_tasks
+from megatron_agent.environments.task_kind import EpisodeScore
 from megatron_agent.errors import UserError
 
 
@@ -65,6 +71,50 @@ def test_irregular_fields(tmp_path: Path) -> None:
     assert [task.category for task in read_database_tasks(as_list)] == ["other", "UPDATE"]
 
 
+def test_gold_statements(tmp_path: Path) -> None:
+    """Where AgentBench's files and this project's keep them; the `sql` of its queries is not trusted."""
+    records = [
+        row(gold_sql="SELECT 1"),
+        row(sql={"query": "SELECT [a] FROM t", "length": 17}),
+        row(type=["UPDATE"], answer_md5="[('0',)]", label=["UPDATE t SET a = 1"]),
+        row(type=["UPDATE"], answer_md5="[('0',)]", label=[], sql={"query": "UPDATE t SET a = 2", "length": 18}),
+        row(type=["UPDATE"], answer_md5="[('0',)]", label=None, sql="UPDATE t SET a = 3"),
+        row(type=["UPDATE"], answer_md5="[('0',)]", label=[]),
+    ]
+    gold = [task.gold_sql for task in read_database_tasks(write(tmp_path / "x.jsonl", *records))]
+    assert gold == ["SELECT 1", None, "UPDATE t SET a = 1", "UPDATE t SET a = 2", "UPDATE t SET a = 3", None]
+
+
+def test_agentbenchs_train_layout(tmp_path: Path) -> None:
+    """Rows as data/dbbench/db_out_new.jsonl of AgentBench's main branch has them: bare hashes, labels as text."""
+    md5 = "0123456789abcdef" * 2
+    sql = {"query": "UPDATE t SET a = 1", "length": 18}
+    names, grouped, counted, empty, plain, changed, computed = read_database_tasks(
+        write(
+            tmp_path / "db_out_new.jsonl",
+            row(type=["SELECT"], label="[('A',), ('B',)]", answer_md5=[], index=0),
+            row(type=["SELECT"], label="[('England', 6), (None, Decimal('2.5'))]", answer_md5=[], index=1),
+            row(type=["SELECT"], label="[(3,)]", answer_md5=[], index=2),
+            row(type=["SELECT"], label="[]", answer_md5=[], index=3),
+            row(type=["SELECT"], label="[sic", answer_md5=[], index=4),
+            row(type=["UPDATE"], label=[], answer_md5=[md5], sql=sql, index=5),
+            row(type=["INSERT"], label=[], answer_md5="", sql=sql, index=6),
+        )
+    )
+    assert names.label == ("A", "B")
+    assert grouped.label == ("England", "6", "None", "2.5")
+    assert (counted.label, empty.label, plain.label) == (("3",), (), ("[sic",))
+    assert changed.answer_md5 == f"[('{md5}',)]"
+    assert (computed.answer_md5, computed.gold_sql, computed.id) == (None, "UPDATE t SET a = 1", "db_out_new_6")
+
+
+@pytest.mark.parametrize("name", ["a" * 65, "a ", "a\0", "a\U0001f600"])
+def test_names_mysql_refuses(name: str) -> None:
+    assert Table("t", ("a",), ()).creatable
+    assert not Table("t", ("a", name), ()).creatable
+    assert not Table(name, ("a",), ()).creatable
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -74,7 +124,9 @@ def test_irregular_fields(tmp_path: Path) -> None:
         (row(type=["other", "counting"]), '"type"'),
         (row(label=None), 'needs "label"'),
         (row(label=[["x"]]), '"label" to list plain values'),
-        (row(type=["INSERT"]), 'needs "answer_md5"'),
+        (row(type=["INSERT"], label=[]), 'needs "answer_md5"'),
+        (row(type=["INSERT"], answer_md5=["0", "1"]), 'needs "answer_md5"'),
+        (row(gold_sql=3), '"gold_sql" to be a string, got 3'),
         (row(table=None), '"table"'),
         (row(table=table(name="")), '"table_name"'),
         (row(table=table(columns=[])), "columns"),
@@ -136,6 +188,27 @@ def test_answers(answer: str, label: list[str], correct: bool) -> None:
     assert answer_is_correct(answer, label) is correct
 
 
+@pytest.mark.parametrize(
+    ("answer", "label", "correct"),
+    [
+        ("Bob", ["Bob"], True),
+        ('[" Bob "]', ["Bob"], True),
+        ('["bob"]', ["Bob"], False),
+        ("[1, 2]", ["2.0", "1"], True),
+        ("7", ["7.0"], True),
+        ("[None]", ["none"], True),
+        ("[]", ["none"], True),
+        ('["NULL"]', ["none"], True),
+        ("", ["7"], False),
+        ("[]", ["7"], False),
+        ('["1,200"]', ["1200"], False),
+        ("[[], {}]", ["7"], False),
+    ],
+)
+def test_answers_of_the_fixed_style(answer: str, label: list[str], correct: bool) -> None:
+    assert answer_says_the_same(answer, label) is correct
+
+
 def test_answers_parse_as_agentbenchs_eval_does() -> None:
     for text in (' ["a", 1, 2.5, None, True]', " 'abc'", " {'a': 1}", " (1,)", " 5", " x", "\t[1]", " b'ab'", "[-1]"):
         try:
@@ -146,7 +219,9 @@ def test_answers_parse_as_agentbenchs_eval_does() -> None:
 
 
 def test_category_scores() -> None:
-    scores = category_scores([("other", 1.0), ("counting", 0.0), ("DELETE", 1.0), ("INSERT", 1.0), ("UPDATE", 0.0)])
+    rewards = {"other": 1.0, "counting": 0.0, "DELETE": 1.0, "INSERT": 1.0, "UPDATE": 0.0}
+    scores = category_scores([EpisodeScore(name, reward, "completed") for name, reward in rewards.items()])
     assert scores["SELECT_accuracy"] == pytest.approx(2 / 3)  # DELETE is neither INSERT nor UPDATE
     assert scores["overall_cat_accuracy"] == pytest.approx((2 / 3 + 1 + 0) / 3)
-    assert category_scores([]) == {"overall_cat_accuracy": 0.0}
+    assert scores["overall_accuracy"] == pytest.approx(3 / 5)
+    assert category_scores([]) == {"overall_cat_accuracy": 0.0, "overall_accuracy": 0.0}

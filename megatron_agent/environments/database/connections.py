@@ -27,9 +27,10 @@ COLLATIONS = ("utf8mb4_0900_ai_ci", "utf8mb4_uca1400_nopad_ai_ci", "utf8mb4_unic
 # a number fails at the first text that is none, and the labels of AgentBench's standard_278 and _295 are those of such
 # an UPDATE that went through.
 SQL_MODE = "ONLY_FULL_GROUP_BY,NO_ENGINE_SUBSTITUTION"
-LOST = {0, 2003, 2006, 2013, 2055}
-"""Client errors after which a connection is of no more use; 0 is PyMySQL's own for a closed one."""
-_TRANSIENT = LOST | {1040, 1053, 1203, 1226}  # too many connections, shutting down, a user's limits
+LOST = {0, 1927, 2003, 2006, 2013, 2055}
+"""Errors after which a connection is of no more use; 0 is PyMySQL's own for a closed one, 1927 a killed one."""
+# Too many connections, shutting down, a user's limits; MariaDB says 1036 while another session changes accounts.
+_TRANSIENT = LOST | {1036, 1040, 1053, 1203, 1226}
 _TRIES = 5
 _FIRST_PAUSE = 0.2  # seconds, doubled every time
 

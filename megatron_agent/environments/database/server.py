@@ -60,6 +60,7 @@ class DatabaseServer:
         self._episodes = BoundedSemaphore(connections)
         self._pool = ConnectionPool(self._connect_admin, min(connections, _ADMIN_CONNECTIONS))
         self._keeper_lock = Lock()
+        self._accounts_lock = Lock()  # MariaDB 10.11 fails (1036) when two sessions change accounts at once
         self.separate_users = True
         first = connect(address)
         try:
@@ -112,7 +113,8 @@ class DatabaseServer:
                     if table.creatable:
                         _create_table(cursor, name, table)
                     if self.separate_users:
-                        self._create_user(cursor, account)
+                        with self._accounts_lock:
+                            self._create_user(cursor, account)
 
             try:
                 self.admin(create)
@@ -126,7 +128,10 @@ class DatabaseServer:
     def drop_database(self, name: str) -> None:
         """Drop an episode's database and user. What cannot be dropped now goes when the next run starts."""
         try:
-            self.admin(lambda connection: _drop(connection, [name], self._accounts(name)))
+            if self.separate_users:
+                with self._accounts_lock:
+                    self.admin(lambda connection: _drop(connection, [], [(name, self._client_host)]))
+            self.admin(lambda connection: _drop(connection, [name], []))
         except (EnvironmentFault, pymysql.MySQLError) as error:
             _LOG.warning("%s: database %s stays until the next run starts: %s", self.address, name, error)
         finally:
@@ -200,7 +205,7 @@ class DatabaseServer:
         def probe(connection: Connection) -> None:
             with connection.cursor() as cursor:
                 self._create_user(cursor, account)
-            _drop(connection, [], self._accounts(account.user))
+            _drop(connection, [], [(account.user, self._client_host)])
 
         try:
             self.admin(probe)
@@ -221,9 +226,6 @@ class DatabaseServer:
         cursor.execute("DROP USER IF EXISTS %s@%s", who)
         cursor.execute("CREATE USER %s@%s IDENTIFIED BY %s", (*who, account.password))
         cursor.execute(f"GRANT {_MODEL_PRIVILEGES} ON {database}.* TO %s@%s", who)
-
-    def _accounts(self, name: str) -> list[tuple[str, str]]:
-        return [(name, self._client_host)] if self.separate_users else []
 
 
 @contextmanager
