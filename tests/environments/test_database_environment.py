@@ -268,8 +268,8 @@ def test_a_modification_without_a_hash_is_compared_with_its_gold_sql(environment
     assert environment.step(answer("[]")).reward == 1.0
     environment.reset(task)
     assert environment.step(answer("[]")).reward == 0.0
-    environment.reset(DatabaseTask("t", "q", "d", PEOPLE, "UPDATE", (), None, "UPDATE nothing SET x = 1"))
-    with pytest.raises(EnvironmentFault, match="task t: its gold SQL fails: no such table: nothing"):
+    environment.reset(DatabaseTask("t", "q", "d", PEOPLE, "UPDATE", (), None, "UPDATE gone SET x = 1"))
+    with pytest.raises(EnvironmentFault, match="task t: its gold SQL fails: no such table: gone"):
         environment.step(answer("[]"))
 
 
