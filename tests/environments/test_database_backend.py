@@ -40,7 +40,7 @@ STATEMENTS = [
     ("SELECT 'it\\'s', 'a''b', 'tab\\t', \"x''y\"", "[(\"it's\", \"a'b\", 'tab\\t', \"x''y\")]"),
     ("SELECT MAX(n) FROM `my table`", "[('9',)]"),  # text order, as MySQL's
     ("SELECT MAX(CAST(n AS SIGNED)) FROM `my table`", "[(100,)]"),
-    ("SELECT MAX(n+0) FROM `my table`", "[(100,)]"),
+    ("SELECT MAX(n+0) FROM `my table`", "[(100.0,)]"),
     ("SELECT '5' / '2'", "[(2.5,)]"),
     ("SELECT n / 4 FROM `my table` WHERE `a b` = 'Y' # comment", "[(2.5,)]"),
     ("SELECT IF(n > 50, 'big', 'small') FROM `my table` WHERE `a b` LIKE 'Z'", "[('big',)]"),

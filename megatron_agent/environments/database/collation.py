@@ -16,7 +16,8 @@ _SYMBOL = chr(_ORDER.index("\x7f"))  # what opens any symbol beyond ASCII
 _KEYS = {character: chr(index) for index, character in enumerate(_ORDER)}
 # Letters whose first weight is that of another letter, though Unicode does not decompose them.
 _LETTERS = {"ø": "o", "đ": "d", "ð": "d", "ł": "l", "ħ": "h", "æ": "ae", "œ": "oe", "ґ": "г"}
-_KEPT = {"й", "Й"}  # decomposed by Unicode, a letter of its own in the collation
+# What the collation takes otherwise than Unicode's decomposition.
+_WHOLE = {"й": "й", "Й": "й", "ŀ": "l", "Ŀ": "l", "΅": "¨", "΄": "´", "ͺ": "ι"}
 _IGNORED_ASCII = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
 
@@ -34,9 +35,9 @@ def fold(text: str) -> str:
 
 
 def like(pattern: str, text: str, escape: str = "\\") -> bool:
-    """MySQL's LIKE: `%` any characters, `_` one; `escape` takes either literally."""
-    folded = fold(text)
-    pieces = _like_pieces(fold(pattern), escape)
+    """MySQL's LIKE: `%` any characters, `_` one; `escape` takes either literally. Goes by single letters: no ß as ss."""
+    folded = _fold_letters(text)
+    pieces = _like_pieces(_fold_letters(pattern), escape)
     (first, _), *middle = pieces[:-1] or pieces
     last, length = pieces[-1]
     if len(pieces) == 1:
@@ -48,6 +49,13 @@ def like(pattern: str, text: str, escape: str = "\\") -> bool:
         found = piece.search(folded, found.end())
     start = len(folded) - length
     return found is not None and start >= found.end() and last.fullmatch(folded, start) is not None
+
+
+def _fold_letters(text: str) -> str:
+    """Fold each character for itself; one that the collation takes as none or as several stays."""
+    if text.isascii():
+        return text.lower()
+    return "".join(one if len(one := _fold_character(character)) == 1 else character for character in text)
 
 
 def _sort_key(text: str) -> str:
@@ -72,9 +80,11 @@ _cached_fold = lru_cache(maxsize=4096)(_fold)
 def _fold_character(character: str) -> str:
     if unicodedata.category(character) in ("Cc", "Cf", "Mn", "Me"):
         return character if character in _KEYS and character != "\x7f" else ""
+    if character in _WHOLE:
+        return _WHOLE[character]
     parts = unicodedata.normalize("NFKD", character)
-    if character in _KEPT or (len(parts) > 1 and parts[0] == " "):  # an accent that stands alone is a symbol
-        return character.casefold()
+    if len(parts) > 1 and parts[0] == " ":  # an accent that stands alone is a symbol
+        return character
     letters = "".join(part for part in parts if not unicodedata.combining(part)).casefold()
     return "".join(_LETTERS.get(letter, letter) for letter in letters)
 

@@ -6,7 +6,7 @@ AgentBench runs MySQL 8 and declares every column TEXT, so agents write MySQL. R
 * `#` and `--` comments are dropped;
 * a column compared with a number (`=`, `<`, `BETWEEN`, `IN`, `AVG`/`SUM`/`COUNT` subquery) is compared as a
   number (MySQL converts the text; SQLite would convert the number to text and find '9' > '10');
-* `SUM` of a column is a float (MySQL's sum of text), a name may begin with a digit, and what MySQL refuses where
+* `SUM(c)` and `c+0` of a column are floats (MySQL's numbers of text), a name may begin with a digit, and what MySQL refuses where
   SQLite takes it ([brackets], a quoted text as a table) raises ValueError with MySQL's message;
 * `/` never truncates, `||` is OR, `&&` is AND, `IF(` is `IIF(`, CAST to SIGNED or UNSIGNED is to INTEGER,
   `TRUNCATE TABLE t` is `DELETE FROM t`.
@@ -127,7 +127,9 @@ def _replace_words(code: list[_Token]) -> None:
     for index, token in enumerate(code):
         following = code[index + 1].text if index + 1 < len(code) else ""
         previous = code[index - 1].word if index else ""
-        if token.word == "IF" and following == "(":
+        if token.text == "0" and index > 1 and code[index - 1].text == "+" and code[index - 2].is_name:
+            token.text = "0.0"  # `c+0`, MySQL's way to a number: a float, as c is text
+        elif token.word == "IF" and following == "(":
             token.text = "IIF"
         elif token.word in ("SIGNED", "UNSIGNED") and previous == "AS":
             token.text = "INTEGER"
