@@ -6,8 +6,9 @@ AgentBench runs MySQL 8 and declares every column TEXT, so agents write MySQL. R
 * `#` and `--` comments are dropped;
 * a column compared with a number (`=`, `<`, `BETWEEN`, `IN`, `AVG`/`SUM`/`COUNT` subquery) is compared as a
   number (MySQL converts the text; SQLite would convert the number to text and find '9' > '10');
-* `SUM(c)` and `c+0` of a column are floats (MySQL's numbers of text), a name may begin with a digit, and what MySQL refuses where
-  SQLite takes it ([brackets], a quoted text as a table) raises ValueError with MySQL's message;
+* `SUM(c)` and `c+0` of a column are floats (MySQL's numbers of text), and a name may begin with a digit;
+* what MySQL refuses where SQLite takes it ([brackets], a quoted text as a table) raises ValueError with MySQL's
+  message;
 * `/` never truncates, `||` is OR, `&&` is AND, `IF(` is `IIF(`, CAST to SIGNED or UNSIGNED is to INTEGER,
   `TRUNCATE TABLE t` is `DELETE FROM t`.
 

@@ -112,12 +112,11 @@ class DatabaseServer:
                     )
                     if table.creatable:
                         _create_table(cursor, name, table)
-                    if self.separate_users:
-                        with self._accounts_lock:
-                            self._create_user(cursor, account)
 
             try:
                 self.admin(create)
+                if self.separate_users:
+                    self._change_accounts(lambda cursor: self._create_user(cursor, account))
             except pymysql.MySQLError as error:
                 raise EnvironmentFault(f"{self.address}: no database for an episode: {error}") from error
         except BaseException:
@@ -129,8 +128,9 @@ class DatabaseServer:
         """Drop an episode's database and user. What cannot be dropped now goes when the next run starts."""
         try:
             if self.separate_users:
-                with self._accounts_lock:
-                    self.admin(lambda connection: _drop(connection, [], [(name, self._client_host)]))
+                self._change_accounts(
+                    lambda cursor: cursor.execute("DROP USER IF EXISTS %s@%s", (name, self._client_host))
+                )
             self.admin(lambda connection: _drop(connection, [name], []))
         except (EnvironmentFault, pymysql.MySQLError) as error:
             _LOG.warning("%s: database %s stays until the next run starts: %s", self.address, name, error)
@@ -219,6 +219,16 @@ class DatabaseServer:
             )
             return False
         return True
+
+    def _change_accounts(self, change: Callable[[Any], object]) -> None:
+        """Run one change at a time; the lock comes before the connection, lest each wait for the other."""
+
+        def run(connection: Connection) -> None:
+            with connection.cursor() as cursor:
+                change(cursor)
+
+        with self._accounts_lock:
+            self.admin(run)
 
     def _create_user(self, cursor: Any, account: ServerAddress) -> None:
         who = (account.user, self._client_host)
