@@ -35,7 +35,7 @@ def fold(text: str) -> str:
 
 
 def like(pattern: str, text: str, escape: str = "\\") -> bool:
-    """MySQL's LIKE: `%` any characters, `_` one; `escape` takes either literally. Goes by single letters: no ß as ss."""
+    """MySQL's LIKE: `%` any characters, `_` one; `escape` takes either literally. Letter by letter: ß is not ss."""
     folded = _fold_letters(text)
     pieces = _like_pieces(_fold_letters(pattern), escape)
     (first, _), *middle = pieces[:-1] or pieces
