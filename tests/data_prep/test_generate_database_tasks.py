@@ -124,7 +124,7 @@ def test_a_larger_count_extends_a_smaller_one() -> None:
     ("arguments", "message"),
     [
         (["--count", "0"], "--count: expected at least 1"),
-        (["--prompt-style", "long"], "--prompt-style: expected one of paper, short"),
+        (["--prompt-style", "long"], "--prompt-style: expected one of paper, fixed, short"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, arguments: list[str], message: str) -> None:
