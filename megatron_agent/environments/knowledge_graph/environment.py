@@ -133,7 +133,9 @@ class KnowledgeGraphEnvironment:
         if self.style == "fixed":
             return f"{call} {error}"
         if name == "intersection":
-            return f"{call} The two variables are not of the same type. You may further explore them by call get_relations"
+            return (
+                f"{call} The two variables are not of the same type. You may further explore them by call get_relations"
+            )
         return f"{call} You may make a mistake and need to fix it."
 
     def _finish(self, answer: Variable | None, status: Status) -> Observation:

@@ -29,7 +29,7 @@ def expert_replies(task: KnowledgeGraphTask) -> list[str]:
     Entities are called by name where the name survives the released parser (no comma, no bracket, no `#`), else by id.
     """
     if not task.actions:
-        raise UserError(f"question {task.id}: carries no gold calls (\"actions\") to replay")
+        raise UserError(f'question {task.id}: carries no gold calls ("actions") to replay')
     names = {mid: name for name, mid in reversed(task.entities) if SPEAKABLE.fullmatch(name)}
     replies, variables = [], 0
     for action in task.actions:

@@ -152,9 +152,7 @@ class QueryBuilder:
             order = f"{best}({key})"
         else:  # -0044 comes after -0100, and both before 1999
             before_christ = f'STRSTARTS({key}, "-")'
-            order = (
-                f'{best}(IF({before_christ}, 0, 1)) {worst}(IF({before_christ}, {key}, "")) {best}({key})'
-            )
+            order = f'{best}(IF({before_christ}, 0, 1)) {worst}(IF({before_christ}, {key}, "")) {best}({key})'
         return (
             f"{keyed(name, f'?value{number}')}\n{{\nSELECT {key}\nWHERE {{\n"
             f"{keyed(inner, f'?value{number}b')}{_filters(expression, inner)}\n}}\nORDER BY {order}\nLIMIT 1\n}}"

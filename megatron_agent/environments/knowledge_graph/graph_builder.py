@@ -10,8 +10,10 @@ of the same domains, taken from the ontology. Each graph is checked by replaying
 import random
 import re
 import string
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from megatron_agent.environments.knowledge_graph.expressions import Expression, entities, iri, operands_of
 from megatron_agent.environments.knowledge_graph.functions import CallError, Functions, Variable
@@ -23,6 +25,7 @@ from megatron_agent.environments.knowledge_graph.task import KnowledgeGraphTask,
 GRAPHS = "http://agentlm-megatron.invalid/knowledge_graph/"
 SCHEMA = "http://www.w3.org/2001/XMLSchema#"
 MID_LETTERS = string.digits + "bcdfghjklmnpqrstvwxyz_"
+DISTRACTORS = 6
 MID = re.compile(r"[mfg]\.\w+")
 
 
@@ -35,25 +38,39 @@ class BuiltGraph:
     fault: str | None
 
 
-def build_graph(task: KnowledgeGraphTask, ontology: Ontology, style: str = "paper", distractors: int = 6) -> BuiltGraph:
-    """Build the graph of one question; the same question, ontology and `distractors` give the same lines.
+def build_graphs(
+    tasks: Sequence[KnowledgeGraphTask], ontology: Ontology, style: str = "paper", distractors: int = DISTRACTORS
+) -> list[BuiltGraph]:
+    """Build the graph of every question; the same questions, ontology and `distractors` give the same lines.
 
     `distractors` is about how many relations are added to each entity or variable that the gold calls look at. Where
-    a distractor would spoil the answer, the graph is built again without. A question no graph can serve comes back
-    with its `fault`: what a call or the answer shows to be wrong with it.
+    a distractor spoils the answer, that graph is built again without. A question no graph can serve comes back with
+    its `fault`: what a call, or the answer, shows to be wrong with it under `style`.
     """
-    placed = KnowledgeGraphTask(**{**task.__dict__, "graph": GRAPHS + re.sub(r"[^\w.-]", "_", task.id)})
-    fault: str | None = None
-    for wanted in dict.fromkeys((distractors, 0)):
+    built = _build_and_replay(tasks, ontology, style, distractors)
+    spoilt = [graph.task for graph in built if graph.fault is not None]
+    bare = {graph.task.id: graph for graph in _build_and_replay(spoilt, ontology, style, 0)}
+    return [
+        bare[graph.task.id] if graph.fault is not None and bare[graph.task.id].fault is None else graph
+        for graph in built
+    ]
+
+
+def _build_and_replay(
+    tasks: Sequence[KnowledgeGraphTask], ontology: Ontology, style: str, distractors: int
+) -> list[BuiltGraph]:
+    built = []
+    for task in tasks:
+        placed = replace(task, graph=GRAPHS + re.sub(r"[^\w.-]", "_", task.id))
         try:
-            lines = _GraphBuilder(placed, ontology, wanted).build()
+            built.append(BuiltGraph(placed, _GraphBuilder(placed, ontology, distractors).build(), None))
         except CallError as error:
-            return BuiltGraph(placed, (), str(error))
-        found = replay_fault(placed, load_lines(lines), ontology, style)
-        if found is None:
-            return BuiltGraph(placed, lines, None)
-        fault = fault or found
-    return BuiltGraph(placed, lines, fault)
+            built.append(BuiltGraph(placed, (), str(error)))
+    store = load_lines(line for graph in built for line in graph.lines)
+    return [
+        graph if graph.fault else replace(graph, fault=replay_fault(graph.task, store, ontology, style))
+        for graph in built
+    ]
 
 
 def replay_fault(task: KnowledgeGraphTask, store: Store, ontology: Ontology, style: str) -> str | None:
@@ -112,7 +129,9 @@ def _variable(name: str, subjects: Sequence["Variable | str"], ontology: Ontolog
     second = subjects[1]
     if not isinstance(second, Variable):
         raise ValueError(f"{second} is no variable")
-    return Variable(first.type, Expression({"intersection": "AND", "union": "OR"}[name], (first.expression, second.expression)))
+    return Variable(
+        first.type, Expression({"intersection": "AND", "union": "OR"}[name], (first.expression, second.expression))
+    )
 
 
 class _GraphBuilder:
@@ -205,8 +224,9 @@ class _GraphBuilder:
         subjects = [iri(subject)] if isinstance(subject, str) else self.members[subject]
         used = {variable.expression.relation for variable in self.variables}
         domain = self.ontology.domains.get(relation, "")
-        same = sorted(name for name in known if self.ontology.domains[name] == domain and name not in used)
-        near = sorted(name for name in known if name.split(".")[0] == domain.split(".")[0] and name not in used)
+        area = names_by_area(self.ontology).get(domain.split(".")[0], [])
+        near = [name for name in area if name in known and name not in used]
+        same = [name for name in near if self.ontology.domains[name] == domain]
         for names in (same, near):
             for name in self.random.sample(names, min(len(names), self.distractors // 2)):
                 for term in self.random.sample(subjects, min(len(subjects), 2)):
@@ -241,6 +261,22 @@ class _GraphBuilder:
             if mid not in self.used:
                 self.used.add(mid)
                 return iri(mid)
+
+
+@lru_cache(maxsize=4)
+def names_by_area(ontology: Ontology) -> dict[str, list[str]]:
+    """Return relations and attributes by the first part of their domain (`music`), sorted."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(ontology.relations | ontology.attributes):
+        names[ontology.domains[name].split(".")[0]].append(name)
+    return names
+
+
+def used_names(built: Iterable[BuiltGraph], ontology: Ontology) -> set[str]:
+    """Return the relations and attributes that graphs use, of those the ontology knows."""
+    start = len(iri("")) - 1
+    names = {line.split(" ", 2)[1][start:-1] for graph in built for line in graph.lines}
+    return names & (ontology.relations | ontology.attributes)
 
 
 def value_term(value: str, kind: str) -> str:

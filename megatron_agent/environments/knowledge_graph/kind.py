@@ -67,9 +67,7 @@ def open_knowledge_graph(options: KnowledgeGraphOptions) -> Iterator[World]:
         )
 
 
-def _open_store(
-    options: KnowledgeGraphOptions, graph: Path | None, stack: ExitStack
-) -> tuple[Store, dict[str, Fact]]:
+def _open_store(options: KnowledgeGraphOptions, graph: Path | None, stack: ExitStack) -> tuple[Store, dict[str, Fact]]:
     if options.knowledge_graph_endpoint is not None:
         if options.knowledge_graph_file is not None:
             raise UserError("--knowledge-graph-endpoint and --knowledge-graph-file: choose one of them")

@@ -15,7 +15,7 @@ NUMBERS = ("type.int", "type.float")
 """Ranges whose values are compared as numbers; `type.datetime` is the other range an attribute has."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ontology:
     """Relations lead from entities to entities; attributes lead to numbers and dates and serve superlatives only.
 

@@ -84,6 +84,20 @@ def parse_knowledge_graph_task(record: object, where: str, default_id: str) -> K
     )
 
 
+def task_to_record(task: KnowledgeGraphTask) -> dict[str, Any]:
+    """Return a task in AgentBench's layout, with `graph` beside it."""
+    return {
+        "question": task.question,
+        "qid": task.id,
+        "source": task.category,
+        "entities": dict(task.entities),
+        "s_expression": task.s_expression,
+        "actions": list(task.actions),
+        "answer": [{"answer_argument": answer} for answer in task.answer],
+        "graph": task.graph,
+    }
+
+
 def split_call(action: str) -> tuple[str, list[str]]:
     """Return name and arguments of a gold call, such as `get_neighbors(m.0f8l9c,location.country.capital)`."""
     match = CALL.fullmatch(action.strip())
@@ -117,7 +131,9 @@ def _actions(value: object, where: str) -> tuple[str, ...]:
         raise UserError(f'{where}: expected "actions" to be a list of calls, got {type(value).__name__}')
     for action in value:
         if not isinstance(action, str) or CALL.fullmatch(action.strip()) is None:
-            raise UserError(f'{where}: expected "actions" to list calls such as get_relations(m.0f8l9c), got {action!r}')
+            raise UserError(
+                f'{where}: expected "actions" to list calls such as get_relations(m.0f8l9c), got {action!r}'
+            )
     return tuple(value)
 
 
