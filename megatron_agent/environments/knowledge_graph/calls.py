@@ -54,9 +54,9 @@ def split_arguments(line: str, name: str) -> list[str]:
 
 
 def split_whole_arguments(line: str, name: str, entities: Mapping[str, str]) -> list[str]:
-    """Return the arguments of a call, names of entities whole: with the commas and brackets they may have.
+    """Return the arguments of a call, blanks around them off, names of the question's entities whole.
 
-    Tried from the last `)` of the line on; where no first argument is the name of an entity, as `split_arguments`.
+    A name may have commas and brackets in it, as titles of works do; the longest name that fits is taken.
     """
     start = line.find(f"{name}(") + len(name) + 1
     arguments = split_arguments(line, name)

@@ -20,6 +20,7 @@ PROMPT = Path(__file__).with_name("prompt.json")
 
 NO_CALL = "No executable function found! Need to recheck the action."
 NOT_EXECUTED = "Function is not executed!"
+EXPLORE = "You may further explore them by call get_relations"
 NO_VARIABLE = "Invalid variable id! Need to recheck the action."
 
 
@@ -131,7 +132,7 @@ class KnowledgeGraphEnvironment:
             ) + (f". {error}" if self.style == "fixed" else "")
         call = f"{name}({', '.join(self._last_arguments)}) cannot be executed."
         if self.style == "fixed":
-            return f"{call} {error}"
+            return f"{call} {error if isinstance(error, CallError) else 'The graph did not answer.'}"
         if name == "intersection":
             return (
                 f"{call} The two variables are not of the same type. You may further explore them by call get_relations"

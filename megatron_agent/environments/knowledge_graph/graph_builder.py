@@ -129,9 +129,8 @@ def _variable(name: str, subjects: Sequence["Variable | str"], ontology: Ontolog
     second = subjects[1]
     if not isinstance(second, Variable):
         raise ValueError(f"{second} is no variable")
-    return Variable(
-        first.type, Expression({"intersection": "AND", "union": "OR"}[name], (first.expression, second.expression))
-    )
+    function = {"intersection": "AND", "union": "OR"}[name]
+    return Variable(first.type, Expression(function, (first.expression, second.expression)))
 
 
 class _GraphBuilder:
@@ -209,7 +208,7 @@ class _GraphBuilder:
                 self.need(operand, [self.entity() for _ in range(self.random.randint(1, 2))])
 
     def looked_at(self) -> Iterator[tuple[Expression | str, str, frozenset[str]]]:
-        """Yield what gold calls list relations or attributes of, the name then taken from the list, and the vocabulary."""
+        """Yield what gold calls list names of, the name then taken from the list, and the vocabulary it is of."""
         made = 0
         for action in self.task.actions:
             name, arguments = split_call(action)

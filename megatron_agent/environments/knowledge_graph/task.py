@@ -131,9 +131,7 @@ def _actions(value: object, where: str) -> tuple[str, ...]:
         raise UserError(f'{where}: expected "actions" to be a list of calls, got {type(value).__name__}')
     for action in value:
         if not isinstance(action, str) or CALL.fullmatch(action.strip()) is None:
-            raise UserError(
-                f'{where}: expected "actions" to list calls such as get_relations(m.0f8l9c), got {action!r}'
-            )
+            raise UserError(f'{where}: expected "actions" to list calls such as count(#0), got {action!r}')
     return tuple(value)
 
 
