@@ -119,6 +119,8 @@ def _variable(name: str, subjects: Sequence["Variable | str"], ontology: Ontolog
     if name == "get_neighbors":
         relation = str(subjects[1])
         of = first.expression if isinstance(first, Variable) else first
+        if isinstance(of, str) and not re.fullmatch(r"[\w.]+", of):
+            raise ValueError(f"{of!r} is no entity")
         return Variable(ontology.ranges[relation], Expression("JOIN", (of,), relation))
     if not isinstance(first, Variable):
         raise ValueError(f"{first} is no variable")
@@ -156,6 +158,9 @@ class _GraphBuilder:
         else:
             wanted = [value_term(answer, goal.type) for answer in self.task.answer]
         self.need(goal.expression, wanted)
+        for variable in self.variables:  # made on the way, and no part of the answer
+            if variable.expression not in self.members and variable.expression.function != "COUNT":
+                self.need(variable.expression, [self.entity()])
         if self.distractors:
             for variable in self.variables:
                 self.one_sided(variable.expression)

@@ -204,6 +204,8 @@ ONTOLOGY = Ontology(
         (("get_relations(m.1)", "get_neighbors(m.1,a.b.c)", "get_attributes(#0)", "argmin(#0,a.b.size)"),
          ("m.2", "m.3"), None),
         (("get_relations(m.1)", "get_neighbors(m.1,a.b.c)"), ("m.1",), "leaves those out"),
+        (("get_relations(m.1)", "get_neighbors(m.1,a.b.c)", "count(#0)", "get_neighbors(m.1,a.b.when)"), ("1999",), None),
+        (("get_relations(m.1)", "get_neighbors(m. 1>,a.b.c)"), ("m.2",), "is no entity"),
         (("get_relations(m.1)", "get_neighbors(m.1,a.b.d)"), ("m.2",), "makes no sense: KeyError"),
         (("get_relations(m.1)", "count(#0)"), ("1",), "makes no sense: IndexError"),
         (("get_relations(m.1)", "count(m.1)"), ("1",), "m.1 is no variable"),
