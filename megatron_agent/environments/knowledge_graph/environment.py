@@ -20,7 +20,6 @@ PROMPT = Path(__file__).with_name("prompt.json")
 
 NO_CALL = "No executable function found! Need to recheck the action."
 NOT_EXECUTED = "Function is not executed!"
-EXPLORE = "You may further explore them by call get_relations"
 NO_VARIABLE = "Invalid variable id! Need to recheck the action."
 
 
