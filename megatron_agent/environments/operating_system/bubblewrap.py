@@ -291,7 +291,7 @@ def open_bubblewrap(rootfs: Path | None, limits: Limits) -> Iterator[BubblewrapP
         request = _request(program, folder / "mount", layers, own_user, limits)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-S", "-E", launcher.__file__]
-        with ours, subprocess.Popen(command, stdin=theirs, cwd="/", start_new_session=True) as process:
+        with ours, subprocess.Popen(command, stdin=theirs.fileno(), cwd="/", start_new_session=True) as process:
             theirs.close()
             try:
                 provider = BubblewrapProvider(ours, request, limits, filter_program())
@@ -309,7 +309,7 @@ def _rootfs_layers(rootfs: Path) -> list[Layer]:
             f"with `debootstrap --variant=minbase --include=python3-minimal,procps,findutils bookworm {rootfs}`"
         )
     if any(character in str(rootfs.resolve()) for character in ",:\\"):
-        raise UserError(f"--operating-system-rootfs {rootfs}: an overlay takes no path with a comma, colon or backslash")
+        raise UserError(f"--operating-system-rootfs {rootfs}: no comma, colon or backslash may be in its path")
     return [Layer(str(rootfs.resolve()), "")]
 
 

@@ -123,7 +123,7 @@ class DockerSandbox:
         self._container.exec_run(["bash", "-c", f"kill -9 -- -{number} {number}"])
 
     def _read_until(self, token: str, seconds: float) -> tuple[str, Any, bool]:
-        """Return what was printed before the token, the number behind it (None: none came), and whether time ran out."""
+        """Return what was printed before the token, the number behind it, or None, and whether time ran out."""
         assert self._socket is not None
         deadline = time.monotonic() + seconds
         end = re.compile(rb"\x00" + token.encode() + rb" (\d+)\x00")

@@ -1,4 +1,4 @@
-"""AgentBench's Operating System environment: at most eight actions in a shell, then an answer or the machine's state."""
+"""AgentBench's Operating System environment: at most eight commands in a shell, and an answer."""
 
 import re
 from collections.abc import Sequence

@@ -10,7 +10,6 @@ TRUNCATION = "\n[truncated because the output is too long]"
 EMPTY_OUTPUT = "The output of the OS is empty."
 
 _ACT = re.compile(r"Act:\s*(.+)")
-_BASH_BLOCK = re.compile(r"```bash\n(.*?)\n```", re.DOTALL)
 _LOOSE_BLOCK = re.compile(r"```(?:bash|sh|shell)?[ \t]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
 # Control sequences of a terminal: CSI, OSC and other strings, two-character escapes (ECMA-48)
 _CONTROL_SEQUENCE = re.compile(
@@ -36,7 +35,7 @@ def find_action(reply: str, style: str = "paper") -> Action | None:
     for action in reversed(_ACT.findall(reply)):
         word = action.lower()
         if word.startswith("bash"):
-            blocks = (_BASH_BLOCK if style == "paper" else _LOOSE_BLOCK).findall(reply)
+            blocks = _bash_blocks(reply) if style == "paper" else _LOOSE_BLOCK.findall(reply)
             code = "\n\n".join(blocks)
             return Action("bash", code) if code.strip() or style == "paper" else None
         if word.startswith("finish"):
@@ -47,6 +46,16 @@ def find_action(reply: str, style: str = "paper") -> Action | None:
             if left != -1 and right != -1:
                 return Action("commit", content[left + 1 : right])
     return None
+
+
+def _bash_blocks(reply: str) -> list[str]:
+    """Return what the pattern "```bash\\n(.*?)\\n```" finds, in time linear in the reply."""
+    blocks = []
+    start = reply.find("```bash\n")
+    while start >= 0 and (end := reply.find("\n```", start + 8)) >= 0:
+        blocks.append(reply[start + 8 : end])
+        start = reply.find("```bash\n", end + 4)
+    return blocks
 
 
 def clean_output(raw: str) -> str:

@@ -14,7 +14,7 @@ from megatron_agent.environments.operating_system.environment import (
     reference_answer,
 )
 from megatron_agent.environments.operating_system.grammar import EMPTY_OUTPUT
-from megatron_agent.environments.operating_system.sandbox import Limits
+from megatron_agent.environments.operating_system.sandbox import Limits, OpenProvider
 from megatron_agent.environments.operating_system.task import OperatingSystemTask, read_tasks
 from megatron_agent.environments.prompts import read_prompt
 from megatron_agent.environments.task_files import find_tasks
@@ -68,6 +68,7 @@ def open_operating_system(options: OperatingSystemOptions) -> Iterator[World]:
         disk_mib=options.operating_system_disk,
         processes=options.operating_system_processes,
     )
+    provider_context: OpenProvider
     if options.operating_system_sandbox == "bubblewrap":
         provider_context = open_bubblewrap(options.operating_system_rootfs, limits)
     elif options.operating_system_sandbox == "docker":

@@ -8,6 +8,7 @@ A request on the socket is one JSON object with file descriptors beside it; ther
 sandbox's process id to the last of them itself, and the reason is written there when a limit ends the sandbox.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -15,7 +16,6 @@ import resource
 import select
 import signal
 import socket
-import sys
 import time
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000  # linux/sched.h
@@ -68,6 +68,7 @@ def main() -> None:
     requests = socket.socket(fileno=0)
     # bubblewrap process -> (its process limit, its memory limit in MiB, where to tell the reason)
     sandboxes: dict[int, tuple[int, int, int]] = {}
+    ended: set[int] = set()  # killed, not yet reaped
     watched = time.monotonic()
     while True:
         readable, _, _ = select.select([requests], [], [], WATCH_SECONDS if sandboxes else None)
@@ -84,14 +85,16 @@ def main() -> None:
             sandboxes[process] = (request["processes"], request["memory_mib"], descriptors[-1])
         if time.monotonic() - watched > WATCH_SECONDS:
             for process, (processes, memory_mib, told) in sandboxes.items():
-                watch(process, processes, memory_mib, told)
+                if process not in ended and over_limit(process, processes, memory_mib, told):
+                    ended.add(process)
             watched = time.monotonic()
-        while sandboxes and (ended := os.waitpid(-1, os.WNOHANG)[0]):
-            os.close(sandboxes.pop(ended)[2])
+        while sandboxes and (reaped := os.waitpid(-1, os.WNOHANG)[0]):
+            os.close(sandboxes.pop(reaped)[2])
+            ended.discard(reaped)
 
 
-def watch(process: int, processes: int, memory_mib: int, told: int) -> None:
-    """End a sandbox that is over a limit. Killing a namespace's first process kills all of it at once."""
+def over_limit(process: int, processes: int, memory_mib: int, told: int) -> bool:
+    """End a sandbox that is over a limit; whether it was. With a namespace's first process all of it is killed."""
     members = process_tree(process)
     reason = ""
     if len(members) > processes + 2:  # the sandbox's own control and shell
@@ -99,8 +102,10 @@ def watch(process: int, processes: int, memory_mib: int, told: int) -> None:
     elif sum(map(resident_mib, members)) > memory_mib:
         reason = f"it held more than {memory_mib} MiB of memory"
     if reason:
-        os.write(told, reason.encode())
+        with contextlib.suppress(BrokenPipeError):  # the episode is over already
+            os.write(told, reason.encode())
         os.kill(process, signal.SIGKILL)  # its child, the namespace's first process, dies with it
+    return bool(reason)
 
 
 def enter(request: dict, descriptors: list[int]) -> None:
@@ -167,4 +172,4 @@ def check(result: int, what: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,7 +4,7 @@ import re
 import sys
 
 
-def in_bytes(text):
+def in_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*([+-]?\d+)\s*(?:(Byte|B)|([KMGTP])B?)?\s*", text)
     if match is None:
         sys.exit(1)
