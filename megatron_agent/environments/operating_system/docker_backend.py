@@ -45,10 +45,9 @@ class DockerProvider:
 
         name = f"{REPOSITORY}/{image}"
         try:
-            container = self._client.containers.run(
+            container = self._client.containers.create(  # unlike run, it does not pull
                 name,
                 ["sleep", "infinity"],
-                detach=True,
                 init=True,
                 network_mode="none",
                 mem_limit=f"{self._limits.memory_mib}m",
@@ -59,8 +58,14 @@ class DockerProvider:
         except docker.errors.ImageNotFound as error:
             raise UserError(f"docker has no image {name}; build it as docs/environments.md says") from error
         except (docker.errors.DockerException, OSError) as error:
+            raise EnvironmentFault(f"docker did not make a container of {name}: {error}") from error
+        sandbox = DockerSandbox(self._client, container, self._limits)
+        try:
+            container.start()
+        except (docker.errors.DockerException, OSError) as error:
+            sandbox.close()
             raise EnvironmentFault(f"docker did not start a container of {name}: {error}") from error
-        return DockerSandbox(self._client, container, self._limits)
+        return sandbox
 
 
 class DockerSandbox:

@@ -11,9 +11,9 @@ from megatron_agent.agents.episode import play_many
 from megatron_agent.environments.operating_system.bubblewrap import BubblewrapProvider
 from megatron_agent.environments.operating_system.environment import OperatingSystemEnvironment
 from megatron_agent.environments.operating_system.kind import SHIPPED, expert
+from megatron_agent.environments.operating_system.sandbox import Limits
 from megatron_agent.environments.operating_system.task import OperatingSystemTask, read_tasks
 from tests.environments.operating_system.conftest import opened
-from megatron_agent.environments.operating_system.sandbox import Limits
 
 DATA_FAULTS = {
     "dev-8": "its size is 4.0K, and size-match takes whole numbers",

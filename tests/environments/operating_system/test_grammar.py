@@ -72,7 +72,14 @@ def test_clean_output(raw: str, clean: str) -> None:
 
 
 def test_hostile_replies_take_linear_time() -> None:
-    for text in ("Act: " * 50_000, "```bash\n" * 50_000, "```bash\nx" * 50_000, "\x1b[" * 50_000, "\x1b]" * 50_000, "Act:\n" * 50_000):
+    for text in (
+        "Act: " * 50_000,
+        "```bash\n" * 50_000,
+        "```bash\nx" * 50_000,
+        "\x1b[" * 50_000,
+        "\x1b]" * 50_000,
+        "Act:\n" * 50_000,
+    ):
         find_action(text)
         find_action(text, "fixed")
         clean_output(text)
