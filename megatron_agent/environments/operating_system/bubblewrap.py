@@ -31,6 +31,10 @@ from megatron_agent.environments.operating_system.task import Script
 from megatron_agent.errors import UserError
 
 START_SECONDS = 30.0
+_READ_ONLY = "acpi asound bus driver dynamic_debug fs irq mtrr pressure scsi sys sysrq-trigger tty"
+_HIDDEN = "config.gz iomem kallsyms kcore key-users keys kmsg kpagecgroup kpagecount kpageflags latency_stats "
+_HIDDEN += "pagetypeinfo sched_debug slabinfo timer_list vmallocinfo"
+"""Parts of /proc that speak of the whole kernel. bubblewrap itself leaves /proc/sys open to the superuser."""
 MAX_FILES = 50_000
 MAX_OPEN_FILES = 256
 _CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SYS_CHROOT", "AUDIT_WRITE")
@@ -71,6 +75,7 @@ class _Request:
     memory_mib: int
     processes: int
     rlimits: dict[str, int]
+    groups: str
 
 
 class BubblewrapProvider:
@@ -316,7 +321,7 @@ def _rootfs_layers(rootfs: Path) -> list[Layer]:
 def _request(program: str, point: Path, layers: Sequence[Layer], own_user: bool, limits: Limits) -> _Request:
     capabilities = [word for name in _CAPABILITIES for word in ("--cap-add", f"CAP_{name}")]
     command = [
-        *(program, "--bind", f"{point}/root", "/", "--proc", "/proc", "--dev", "/dev"),
+        *(program, "--bind", f"{point}/root", "/", "--proc", "/proc", *_kernel_interfaces(), "--dev", "/dev"),
         *("--size", str(limits.disk_mib * 1024 * 1024), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *("--cap-drop", "ALL", *capabilities, "--seccomp", str(launcher.FILTER)),
@@ -334,6 +339,8 @@ def _request(program: str, point: Path, layers: Sequence[Layer], own_user: bool,
         "RLIMIT_MSGQUEUE": 0,
         "RLIMIT_MEMLOCK": 64 * 1024,
     }
+    if own_user:  # counted within the sandbox's own user namespace
+        rlimits["RLIMIT_NPROC"] = 2 * limits.processes
     return _Request(
         command,
         own_user,
@@ -344,6 +351,47 @@ def _request(program: str, point: Path, layers: Sequence[Layer], own_user: bool,
         limits.memory_mib,
         limits.processes,
         rlimits,
+        "" if own_user else _process_groups(),
+    )
+
+
+def _kernel_interfaces() -> list[str]:
+    """Return the options that make the kernel's interfaces in /proc read-only, or hide them."""
+    options = []
+    for name in _READ_ONLY.split():
+        options += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
+    for name in _HIDDEN.split():
+        if os.path.exists(f"/proc/{name}"):
+            options += ["--ro-bind", "/dev/null", f"/proc/{name}"]
+    return options
+
+
+def _process_groups() -> str:
+    """Return the folder in which control groups that limit processes can be made: our own group's.
+
+    RLIMIT_NPROC does not hold the superuser, so without it nothing would stop a fork bomb but our watch, which a
+    bomb can outrun. Raises UserError.
+    """
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "pids"):
+            continue
+        folder = Path("/sys/fs/cgroup", controllers, path.lstrip("/"))
+        for old in folder.glob(f"{launcher.GROUP_PREFIX}*"):  # of a launcher that was killed
+            if not Path("/proc", old.name.removeprefix(launcher.GROUP_PREFIX).split("-")[0]).exists():
+                launcher.remove_group(str(old))
+        trial = folder / f"{launcher.GROUP_PREFIX}{os.getpid()}-trial-{threading.get_ident()}"
+        try:
+            trial.mkdir()
+        except OSError:
+            continue
+        usable = (trial / "pids.max").exists()
+        trial.rmdir()
+        if usable:
+            return str(folder)
+    raise UserError(
+        "as superuser the bubblewrap sandbox holds fork bombs with the control group pids, and none can be made here; "
+        "run this as an ordinary user, mount the pids control group, or use --operating-system-sandbox docker"
     )
 
 

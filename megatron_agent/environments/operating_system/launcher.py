@@ -28,6 +28,8 @@ DESCRIPTORS = (0, 1, CONTROL_STATUS, SHELL_COMMANDS, SHELL_OUTPUT, SHELL_STATUS,
 """Where the descriptors of a request go, in its order."""
 
 WATCH_SECONDS = 0.05
+GROUP_PREFIX = "agentlm-"
+"""Names of control groups begin with this and the launcher's process id."""
 
 
 def process_tree(root: int) -> list[int]:
@@ -66,20 +68,30 @@ def resident_mib(process: int) -> float:
 
 def main() -> None:
     requests = socket.socket(fileno=0)
+    with contextlib.suppress(OSError):  # not an ordinary user's to choose; theirs are held by RLIMIT_NPROC
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    groups: dict[int, str] = {}
+    emptied: list[str] = []
+    made = 0
     # bubblewrap process -> (its process limit, its memory limit in MiB, where to tell the reason)
     sandboxes: dict[int, tuple[int, int, int]] = {}
     ended: set[int] = set()  # killed, not yet reaped
     watched = time.monotonic()
     while True:
-        readable, _, _ = select.select([requests], [], [], WATCH_SECONDS if sandboxes else None)
+        readable, _, _ = select.select([requests], [], [], WATCH_SECONDS if sandboxes or emptied else None)
         if readable:
             message, descriptors, _, _ = socket.recv_fds(requests, 65536, len(DESCRIPTORS))
-            if not message:  # the harness closed its end, or died: so do all sandboxes with this process
+            if not message:  # the harness closed its end, or died: so do all sandboxes
+                end_all(sandboxes, [*groups.values(), *emptied])
                 return
             request = json.loads(message)
+            group = make_group(request, made)
+            made += 1
             process = os.fork()
             if process == 0:
-                enter(request, descriptors)
+                enter(request, descriptors, group)
+            if group:
+                groups[process] = group
             for descriptor in descriptors[:-1]:
                 os.close(descriptor)
             sandboxes[process] = (request["processes"], request["memory_mib"], descriptors[-1])
@@ -91,6 +103,39 @@ def main() -> None:
         while sandboxes and (reaped := os.waitpid(-1, os.WNOHANG)[0]):
             os.close(sandboxes.pop(reaped)[2])
             ended.discard(reaped)
+            emptied += filter(None, [groups.pop(reaped, None)])
+        emptied = [group for group in emptied if not remove_group(group)]
+
+
+def make_group(request: dict, number: int) -> str:
+    """Make the control group that holds a sandbox's processes to twice their number, should the watch come late."""
+    if not request["groups"]:
+        return ""
+    group = f"{request['groups']}/{GROUP_PREFIX}{os.getpid()}-{number}"
+    os.mkdir(group)
+    with open(f"{group}/pids.max", "w") as file:
+        file.write(str(2 * request["processes"]))
+    return group
+
+
+def remove_group(group: str) -> bool:
+    try:
+        os.rmdir(group)
+    except FileNotFoundError:
+        return True
+    except OSError:  # its last processes are still ending
+        return False
+    return True
+
+
+def end_all(sandboxes: dict[int, tuple[int, int, int]], groups: list[str]) -> None:
+    for process in sandboxes:
+        os.kill(process, signal.SIGKILL)
+    for process in sandboxes:
+        os.waitpid(process, 0)
+    deadline = time.monotonic() + 5
+    while (groups := [group for group in groups if not remove_group(group)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def over_limit(process: int, processes: int, memory_mib: int, told: int) -> bool:
@@ -108,9 +153,13 @@ def over_limit(process: int, processes: int, memory_mib: int, told: int) -> bool
     return bool(reason)
 
 
-def enter(request: dict, descriptors: list[int]) -> None:
+def enter(request: dict, descriptors: list[int], group: str) -> None:
     """In the child: make the file system, set the limits, become bubblewrap."""
     try:
+        if group:
+            with open(f"{group}/cgroup.procs", "w") as file:
+                file.write("0")
+        os.nice(10)  # so that no sandbox keeps the watch waiting
         place(descriptors)
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
