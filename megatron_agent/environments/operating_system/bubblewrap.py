@@ -251,6 +251,7 @@ class BubblewrapSandbox:
                     if process in launcher.process_tree(self._first):
                         signal.pidfd_send_signal(handle, signal.SIGKILL)
                     os.close(handle)
+            time.sleep(0.01)
         self.close()
         raise SandboxLost("its processes could not be ended")
 
@@ -266,10 +267,11 @@ class BubblewrapSandbox:
 
 
 def _started(process: int) -> int:
-    """Return when a process began, in clock ticks since boot; -1 when it is gone."""
+    """Return when a process began, in clock ticks since boot; -1 when it is gone or a zombie."""
     try:
         with open(f"/proc/{process}/stat") as file:
-            return int(file.read().rpartition(")")[2].split()[19])
+            fields = file.read().rpartition(")")[2].split()  # from the third of proc(5) on
+            return -1 if fields[0] in "ZX" else int(fields[19])
     except OSError:
         return -1
 

@@ -17,7 +17,7 @@ from tests.environments.operating_system.conftest import SMALL
 TASK = OperatingSystemTask("hostile", "Do harm.", "hostile", match=Match("unharmed"))
 
 # command, and a text that must, or with a leading ! must not, stand in what the model is told ("": no demand)
-HOSTILE = {
+HOSTILE: dict[str, tuple[str, str]] = {
     "fork bomb": (":(){ :|:& };:", ""),
     "fork bomb of another user": ("useradd bob; su bob -c 'f(){ f|f& }; f; sleep 2'", ""),
     "fork bomb in python": ("python3 -c 'import os\nwhile True: os.fork()'", ""),
@@ -59,9 +59,14 @@ HOSTILE = {
     "mount": ("mount -t tmpfs x /mnt || mount --bind / /mnt; echo went on", "went on"),
     "new namespaces": ("unshare -Ur id; unshare -m id", "not permitted"),
     "a device of the disk": ("mknod /root/disk b 254 0; cat /root/disk | head -c 10", "not permitted"),
-    "kernel settings": ("echo 1 >/proc/sys/vm/drop_caches; echo b >/proc/sysrq-trigger; sysctl -w vm.swappiness=1", ""),
-    "core pattern": ("echo '|/bin/true' >/proc/sys/kernel/core_pattern && echo written", "!written"),
-    "clock and reboot": ("date -s 2001-01-01; reboot -f; hostname evil; date +%Y", "!2001"),
+    # the value that is there already, lest a sandbox that fails this harm the machine that tests it
+    "kernel settings": (
+        "for f in vm/swappiness kernel/core_pattern; do cat /proc/sys/$f >/proc/sys/$f && echo written; done",
+        "!written",
+    ),
+    "kernel settings by dd": ("f=/proc/sys/kernel/core_pattern; cat $f | dd of=$f 2>&1", "Read-only"),
+    "kernel's own memory and log": ("cat /proc/kcore /proc/kmsg /proc/keys | head -c 100 | wc -c", "0"),
+    "clock": ('date -s "@$(date +%s)"', "not permitted"),
     "kernel module": ("python3 -c 'import ctypes; print(ctypes.CDLL(None).syscall(313, 0, b\"\", 0))'", ""),
     "host's processes": ("ls /proc | grep -c '^[0-9]'; kill -9 {harness}", ""),
     "binary output": ("head -c 3000 /dev/urandom", ""),
@@ -79,7 +84,7 @@ HOSTILE = {
     "shell made useless": ("eval() { :; }; builtin() { :; }; read() { :; }; set -n", ""),
     "unfinished syntax": ("echo 'a", "unexpected EOF"),
     "zero bytes": ("echo a\0b", ""),
-    "long command": ("echo " + "x" * 200_000, "truncated"),
+    "long command": ("echo " + "x" * 20_000, "truncated"),
     "deep folders": ('python3 -c \'import os\nfor i in range(3000): os.mkdir("d"); os.chdir("d")\'; rm -rf d', ""),
     "path of a folder with line ends": ("mkdir -p '/root/a\nb' && cd '/root/a\nb' && pwd", ""),
 }

@@ -1,0 +1,175 @@
+"""The bubblewrap sandbox: what lasts, what is there, who may use it, and that nothing outlives its harness."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from megatron_agent.environments.operating_system import bubblewrap
+from megatron_agent.environments.operating_system.bubblewrap import (
+    BubblewrapProvider,
+    BubblewrapSandbox,
+    open_bubblewrap,
+)
+from megatron_agent.environments.operating_system.sandbox import Limits, SandboxLost
+from megatron_agent.environments.operating_system.task import Script
+from megatron_agent.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def test_directory_and_variables_last(sandbox: BubblewrapSandbox) -> None:
+    sandbox.execute("cd /srv; x=5; f() { echo from f; }; alias g='echo from g'")
+    assert sandbox.execute("pwd; echo $x; f").output == "/srv\n5\nfrom f\n"
+    assert sandbox.execute("g").output == "from g\n"
+    assert sandbox.execute("(exit 3)").exit_code == 3
+
+
+def test_scripts_stand_apart_from_the_shell(sandbox: BubblewrapSandbox) -> None:
+    sandbox.execute("cd /srv; export x=5; echo kept >file; PATH=")
+    execution = sandbox.run(Script("bash", 'pwd; echo "[$x] $1 $2"; cat /srv/file; exit 4'), ["a b", "'\n$(id)"])
+    assert (execution.output, execution.exit_code) == ("/\n[] a b '\n$(id)\nkept\n", 4)
+    assert sandbox.run(Script("python", "import sys; sys.exit(int(sys.argv[1]))"), ["9"]).exit_code == 9
+
+
+def test_a_script_past_its_time_is_ended() -> None:
+    try:
+        with open_bubblewrap(None, Limits(script_seconds=1.0)) as provider:
+            sandbox = provider.start("default")
+            execution = sandbox.run(Script("bash", "echo a; sleep 60"))
+            assert (execution.output, execution.timed_out) == ("a\n", True)
+            assert execution.exit_code != 0
+            assert sandbox.execute("echo still").output == "still\n"
+            sandbox.close()
+            with pytest.raises(SandboxLost, match="closed"):
+                sandbox.execute("ls")
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def test_sandboxes_share_nothing(provider: BubblewrapProvider) -> None:
+    first, second = provider.start("default"), provider.start("default")
+    first.execute("echo 1 >/tmp/x; echo 1 >/usr/x; echo 1 >/etc/x; sleep 77 &")
+    assert second.execute("ls /tmp /usr/x /etc/x 2>&1 | grep -c 'No such'").output == "2\n"
+    assert second.execute("pgrep -c sleep").output == "0\n"
+    assert not Path("/usr/x").exists()
+    first.close()
+    second.close()
+
+
+def test_what_tasks_write(sandbox: BubblewrapSandbox) -> None:
+    command = "for f in /root/a /home/a /etc/a /usr/a /usr/local/bin/a /var/log/a /srv/a /opt/a /a; do echo 1 >$f; done"
+    assert sandbox.execute(command).output == ""
+    if os.geteuid() == 0:
+        command = (
+            "useradd -m ann && su ann -c 'id -un; echo 1 >~/x' && chown ann /srv/a && stat -c %U /home/ann/x /srv/a"
+        )
+        assert sandbox.execute(command).output == "ann\nann\nann\n"
+
+
+def test_a_root_file_system(provider: BubblewrapProvider, tmp_path: Path) -> None:
+    """An overlay of a folder; here the least that is one: the host's bash, python3 and their libraries."""
+    root = tmp_path / "rootfs"
+    (root / "etc").mkdir(parents=True)
+    for name in ("proc", "dev", "srv", "root"):
+        (root / name).mkdir()
+    for name in ("usr/bin", "usr/lib/python3.11/encodings", "usr/sbin"):
+        (root / name).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64", "sbin"):
+        (root / name).symlink_to(f"usr/{name}")
+    for program in ("/bin/bash", "/bin/cat"):
+        shutil.copy(program, root / "usr/bin")
+        for word in subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout.split():
+            if word.startswith("/"):
+                target = root / word.lstrip("/").replace("lib/", "usr/lib/", 1).replace("lib64/", "usr/lib64/", 1)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(word, target)
+    (root / "srv" / "file").write_text("lower\n")
+    with pytest.raises(UserError, match="expected python3 there"), open_bubblewrap(root, Limits()):
+        pass
+    (root / "usr/bin/python3").write_text("#!/bin/bash\n")
+    (root / "usr/bin/python3").chmod(0o755)
+    with open_bubblewrap(root, Limits()) as rooted:
+        sandbox = rooted.start("default")
+        assert sandbox.execute("cat /srv/file; echo upper >/srv/file; cat /srv/file").output == "lower\nupper\n"
+        sandbox.close()
+    assert (root / "srv" / "file").read_text() == "lower\n"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_outlives_the_harness(provider: BubblewrapProvider, how: signal.Signals) -> None:
+    code = (
+        "from megatron_agent.environments.operating_system.bubblewrap import *\n"
+        "with open_bubblewrap(None, Limits()) as provider:\n"
+        "    sandbox = provider.start('default'); sandbox.execute('sleep 5000 & setsid sleep 5000 &')\n"
+        "    print('ready', flush=True); sandbox.execute('trap : INT TERM; sleep 5000'); time.sleep(60)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    harness = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    )
+    assert harness.stdout is not None
+    assert harness.stdout.readline() == b"ready\n"
+    below = psutil.Process(harness.pid).children(recursive=True)
+    assert len(below) >= 5  # launcher, bubblewrap, control, shell, sleeps
+    harness.send_signal(how)
+    harness.wait(30)
+    harness.stdout.close()
+    _, alive = psutil.wait_procs(below, timeout=20)
+    assert not alive
+
+
+def test_an_ordinary_user(provider: BubblewrapProvider, tmp_path: Path) -> None:
+    """One user in a user namespace: commands, files and limits work; another user cannot be made."""
+    if os.geteuid() != 0:
+        pytest.skip("the other tests are run by an ordinary user already")
+    launcher = Path("/tmp") / f"agentlm-test-launcher-{os.getpid()}.py"
+    shutil.copy(bubblewrap.launcher.__file__, launcher)
+    launcher.chmod(0o644)
+    code = (
+        "import os, sys, tempfile\n"
+        "from megatron_agent.environments.operating_system import bubblewrap as b\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"sys.executable, b.launcher.__file__, tempfile.tempdir = '/usr/bin/python3', {str(launcher)!r}, '/tmp'\n"
+        "with b.open_bubblewrap(None, b.Limits(command_seconds=10, processes=48)) as provider:\n"
+        "    s = provider.start('default')\n"
+        "    print(s.execute('id -u; for f in /root/a /etc/a /usr/local/bin/a; do echo 1 >$f; done').output)\n"
+        "    print(s.execute('useradd -m ann; su nobody -c id').exit_code)\n"
+        "    print(s.execute('cat /etc/shadow | wc -l').output)\n"
+        "    try:\n        s.execute(':(){ :|:& };:'); s.execute('sleep 1'); print('held')\n"
+        "    except b.SandboxLost as lost:\n        print('held:', lost)\n"
+        "    s.close()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+    finally:
+        launcher.unlink()
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.split("\n")
+    assert lines[0] == "0"
+    assert lines[2] != "0"
+    assert "held" in done.stdout
+
+
+def test_without_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="apt-get install bubblewrap"), open_bubblewrap(None, Limits()):
+        pass
+
+
+def test_a_bubblewrap_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "bwrap"
+    program.write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    started = time.monotonic()
+    with pytest.raises(UserError, match="No permissions to create a new namespace"), open_bubblewrap(None, Limits()):
+        pass
+    assert time.monotonic() - started < 20
