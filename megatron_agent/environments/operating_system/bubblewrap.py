@@ -31,10 +31,11 @@ from megatron_agent.environments.operating_system.task import Script
 from megatron_agent.errors import UserError
 
 START_SECONDS = 30.0
-_READ_ONLY = "acpi asound bus driver dynamic_debug fs irq mtrr pressure scsi sys sysrq-trigger tty"
-_HIDDEN = "config.gz iomem kallsyms kcore key-users keys kmsg kpagecgroup kpagecount kpageflags latency_stats "
-_HIDDEN += "pagetypeinfo sched_debug slabinfo timer_list vmallocinfo"
-"""Parts of /proc that speak of the whole kernel. bubblewrap itself leaves /proc/sys open to the superuser."""
+_READ_ONLY = "acpi asound driver dynamic_debug fs mtrr pressure scsi sys sysrq-trigger"
+"""Parts of /proc that change the whole kernel. bubblewrap itself sees to irq and bus, but leaves sys to the superuser.
+
+What only shows the kernel (kcore, kmsg, kallsyms) asks for capabilities that the sandbox lacks.
+"""
 MAX_FILES = 50_000
 MAX_OPEN_FILES = 256
 _CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SYS_CHROOT", "AUDIT_WRITE")
@@ -358,14 +359,9 @@ def _request(program: str, point: Path, layers: Sequence[Layer], own_user: bool,
 
 
 def _kernel_interfaces() -> list[str]:
-    """Return the options that make the kernel's interfaces in /proc read-only, or hide them."""
-    options = []
-    for name in _READ_ONLY.split():
-        options += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
-    for name in _HIDDEN.split():
-        if os.path.exists(f"/proc/{name}"):
-            options += ["--ro-bind", "/dev/null", f"/proc/{name}"]
-    return options
+    """Return the options that make the kernel's interfaces in /proc read-only."""
+    paths = [f"/proc/{name}" for name in _READ_ONLY.split()]
+    return [word for path in paths if os.path.exists(path) for word in ("--ro-bind", path, path)]
 
 
 def _process_groups() -> str:

@@ -68,6 +68,7 @@ def resident_mib(process: int) -> float:
 
 def main() -> None:
     requests = socket.socket(fileno=0)
+    libc = ctypes.CDLL(None, use_errno=True)
     with contextlib.suppress(OSError):  # not an ordinary user's to choose; theirs are held by RLIMIT_NPROC
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     groups: dict[int, str] = {}
@@ -89,7 +90,7 @@ def main() -> None:
             made += 1
             process = os.fork()
             if process == 0:
-                enter(request, descriptors, group)
+                enter(libc, request, descriptors, group)
             if group:
                 groups[process] = group
             for descriptor in descriptors[:-1]:
@@ -153,7 +154,7 @@ def over_limit(process: int, processes: int, memory_mib: int, told: int) -> bool
     return bool(reason)
 
 
-def enter(request: dict, descriptors: list[int], group: str) -> None:
+def enter(libc: ctypes.CDLL, request: dict, descriptors: list[int], group: str) -> None:
     """In the child: make the file system, set the limits, become bubblewrap."""
     try:
         if group:
@@ -161,7 +162,6 @@ def enter(request: dict, descriptors: list[int], group: str) -> None:
                 file.write("0")
         os.nice(10)  # so that no sandbox keeps the watch waiting
         place(descriptors)
-        libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         make_namespaces(libc, request["own_user"])

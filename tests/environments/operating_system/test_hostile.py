@@ -65,7 +65,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
         "!written",
     ),
     "kernel settings by dd": ("f=/proc/sys/kernel/core_pattern; cat $f | dd of=$f 2>&1", "Read-only"),
-    "kernel's own memory and log": ("cat /proc/kcore /proc/kmsg /proc/keys | head -c 100 | wc -c", "0"),
+    "kernel's own memory and log": ("cat /proc/kcore /proc/kmsg 2>/dev/null | head -c 100 | wc -c", "0"),
     "clock": ('date -s "@$(date +%s)"', "not permitted"),
     "kernel module": ("python3 -c 'import ctypes; print(ctypes.CDLL(None).syscall(313, 0, b\"\", 0))'", ""),
     "host's processes": ("ls /proc | grep -c '^[0-9]'; kill -9 {harness}", ""),
