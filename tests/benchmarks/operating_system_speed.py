@@ -37,12 +37,31 @@ def trivial_steps(seconds: float) -> float:
         return steps / (time.perf_counter() - started)
 
 
+def replayed_steps() -> tuple[int, float]:
+    """Play the shipped set once; return the number of steps and the seconds in them, starts and judging left out."""
+    steps, seconds = 0, 0.0
+    with open_operating_system(OperatingSystemOptions()) as world:
+        for task in world.tasks:
+            environment, reply = world.make_environment(), expert(task)
+            messages = environment.reset(task)
+            while (text := reply(messages)).count("Act: bash"):
+                started = time.perf_counter()
+                observation = environment.step(text)
+                seconds += time.perf_counter() - started
+                steps += 1
+                messages = [*messages, {"role": "user", "content": observation.text}]
+            environment.close()
+    return steps, seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--repeat", type=int, default=3, help="times the shipped set is played")
     arguments = parser.parse_args()
     print(f"builtin command, one episode: {trivial_steps(2.0):.0f} steps/s")
+    steps, seconds = replayed_steps()
+    print(f"reference solutions, commands alone: {steps} steps, {steps / seconds:.0f} steps/s")
     for concurrency in arguments.concurrency:
         before = processor_seconds()
         with open_operating_system(OperatingSystemOptions()) as world:

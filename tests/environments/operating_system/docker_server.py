@@ -27,7 +27,7 @@ class Engine(socketserver.ThreadingUnixStreamServer):
         self.requests: list[str] = []
         self.created: list[dict[str, Any]] = []
         super().__init__(str(path), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
 class Handler(BaseHTTPRequestHandler):
