@@ -66,6 +66,8 @@ setup(
         "megatron_agent.environments": ["demonstrations/*.json"],
         "megatron_agent.environments.alfworld": ["shipped.jsonl"],
         "megatron_agent.environments.database": ["shipped.jsonl"],
+        "megatron_agent.environments.knowledge_graph": ["prompt.json", "shipped/*", "shipped/ontology/*"],
+        "megatron_agent.environments.operating_system": ["*.json", "images/*", "scripts/*/*"],
         "megatron_agent.environments.mind2web": ["shipped/*.json"],
         "megatron_agent.environments.webshop": ["shipped/*.json.gz"],
         "megatron_agent.evaluation": ["viewer.html", "viewer.js"],
