@@ -284,7 +284,7 @@ def test_damaged_results_are_refused(tasks: Path, tmp_path: Path, line: bytes, m
     ("more", "message"),
     [
         (["--task", "chess"], "--task: expected held-in or one of alfworld, webshop"),
-        (["--prompt-style", "long"], "--prompt-style: expected one of paper, short"),
+        (["--prompt-style", "long"], "--prompt-style: expected one of paper, fixed, short"),
         (["--concurrency", "0"], "--concurrency: expected at least 1"),
         (["--max-tokens", "0"], "--max-tokens: expected at least 1"),
         (["--limit", "0"], "--limit: expected at least 1, got 0"),
