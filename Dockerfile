@@ -93,7 +93,7 @@ COPY setup.py pyproject.toml source/
 # hadolint ignore=DL3013
 RUN touch source/README.md \
     && PIP_CONSTRAINT=/opt/agentlm-megatron/compiled.txt PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore \
-       python -m pip install --no-cache-dir './source[hf,hub,sharegpt,wandb]'
+       python -m pip install --no-cache-dir './source[hf,hub,sharegpt,tasks,wandb]'
 
 # A plain install, not an editable one: a checkout mounted anywhere and named in PYTHONPATH comes before it, and
 # nothing in the image depends on the path it was built in.

@@ -93,7 +93,8 @@ def _parser(kinds: Sequence[TaskKind]) -> argparse.ArgumentParser:
     sampling = parser.add_argument_group("requests")
     add = sampling.add_argument
     add("--max-tokens", type=int, default=128, help="new tokens a reply, as in the paper (default: 128)")
-    add("--temperature", type=float, default=0.0, help="0 is greedy, as in the paper (default: 0)")
+    add("--temperature", type=number_or_none, default=0.0,
+        help="0 is greedy, as in the paper (default: 0); none: not sent, the server's default holds")  # fmt: skip
     add("--top-p", type=float, help="nucleus of sampling, above 0 to 1 (default: the server's)")
     add("--seed", type=int, help="seed of sampling; every episode derives its own from it (default: none)")
     add("--timeout", type=float, default=120.0, help="seconds to wait for one reply (default: 120)")
@@ -149,6 +150,8 @@ def _output_folders(kinds: Sequence[TaskKind], output: Path) -> list[Path]:
     """Return the folder of each kind: `output` itself for one, else folders in it named after the kinds."""
     check_writable(output / "results.jsonl", "--output")
     if len(kinds) == 1:
+        if held := [name for name in (*HELD_IN, kinds[0].name) if (output / name / "settings.json").exists()]:
+            raise UserError(f"--output {output}: holds the results of several tasks; for one give {output / held[-1]}")
         return [output]
     if (output / "settings.json").exists():
         raise UserError(f"--output {output}: holds the results of one task; give another folder for {len(kinds)}")
@@ -156,6 +159,11 @@ def _output_folders(kinds: Sequence[TaskKind], output: Path) -> list[Path]:
         if not re.fullmatch(r"\w[\w.-]*", kind.name):
             raise UserError(f"--task: {kind.name!r} cannot name a folder of --output; mend TASK_KIND.name")
     return [output / kind.name for kind in kinds]
+
+
+def number_or_none(text: str) -> float | None:
+    """Read a number or the word none; argparse names this function in its error."""
+    return None if text == "none" else float(text)
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
@@ -196,7 +204,7 @@ def _stoppable() -> Iterator[None]:
 
 def print_summary(summary: dict[str, Any]) -> None:
     """Print the summary of one task as a short table, beside the paper's scores where it is one of the six."""
-    from megatron_agent.evaluation.overall import endings, totals
+    from megatron_agent.evaluation.overall import endings, not_comparable, totals
     from megatron_agent.evaluation.paper_scores import PAPER_SCORES
 
     low, high = summary["success_rate_95"]
@@ -213,6 +221,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     print(f"score: {summary['score']:.1f} (100 x {summary['main_metric']})")
     if paper := [f"{model} {scores[task]:.1f}" for model, scores in PAPER_SCORES.items() if task in scores]:
         print(f"the paper's, on AgentBench's std split: {', '.join(paper)}")
+    if remark := not_comparable({task: summary}):
+        print(remark)
     print(f"endings: {endings(summary['statuses'])}")
     print(totals(summary))
 

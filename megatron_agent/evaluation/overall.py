@@ -93,9 +93,19 @@ def print_scores(summary: dict[str, Any]) -> None:
     table.add_row("overall", episodes, value, *(f"{PAPER_OVERALL[model]:.2f}" for model in SHOWN_MODELS))
     Console(markup=False, emoji=False, highlight=False).print(table)
     print(f"overall: {overall.text()}" + (f"; missing: {', '.join(overall.missing)}" if overall.missing else ""))
+    if remark := not_comparable(tasks):
+        print(remark)
     for task, of_task in tasks.items():
         print(f"{task}: {endings(of_task['statuses'])}")
     print(totals(summary))
+
+
+def not_comparable(summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what keeps summaries by task from being set beside the paper's scores; an empty text when nothing does."""
+    others = [task for task, summary in summaries.items() if task in TASKS and not summary["whole_std_split"]]
+    if not others:
+        return ""
+    return f"not comparable with the paper's: not AgentBench's whole std split was played of {', '.join(others)}"
 
 
 def endings(statuses: Mapping[str, int]) -> str:

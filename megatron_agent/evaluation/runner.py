@@ -27,6 +27,8 @@ class EvaluationSettings:
     tasks_sha256: str
     model: str
     prompt_style: str
+    split: str | None = None
+    """AgentBench's split that was asked for; None for shipped sets and files."""
     max_tokens: int | None = None
     """This and the other figures of requests are None where no server is asked (expert, replay)."""
     model_sha256: str | None = None
@@ -99,6 +101,7 @@ def evaluate_tasks(
             bar.set_postfix_str(_running(kind, list(results.values())), refresh=False)
             bar.update()
     summary = _summary(kind, settings, [results[task.id] for task in tasks])
+    summary["whole_std_split"] = settings.split == "std" and len(tasks) == len(world.tasks)
     write_json(output / "summary.json", summary)
     return summary
 
@@ -128,6 +131,7 @@ def make_settings(kind: TaskKind, options: WorldOptions, world: World, **fields:
         task=kind.name,
         tasks_sha256=tasks_fingerprint(world.tasks),
         prompt_style=options.prompt_style,
+        split=options.split,
         prompt_sha256=sha256_file(options.prompt_file) if options.prompt_file else None,
         facts=dict(world.facts),
         **fields,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from megatron_agent.environments import database
 from megatron_agent.errors import UserError
 from megatron_agent.evaluate import main
 from tests.agents.openai_server import openai_server
@@ -172,3 +173,37 @@ def test_help_shows_the_options_of_the_tasks_that_are_named(capsys: pytest.Captu
     with pytest.raises(SystemExit):
         main(["--task", str(EXAMPLE), "--help"])
     assert "--guess-highest" in capsys.readouterr().out
+
+
+def test_a_temperature_of_none_is_not_sent(tmp_path: Path) -> None:
+    arguments = ["--task", str(EXAMPLE), "--temperature", "none", "--limit", "1", "--model", "m"]
+    with openai_server(bisect) as server:
+        main([*arguments, "--base-url", server.base_url, "--output", str(tmp_path)])
+    assert all("temperature" not in body for body in server.requests)
+    assert read(tmp_path)["settings"]["temperature"] is None
+
+
+def test_one_task_does_not_write_over_the_summary_of_several(tmp_path: Path, second: Path) -> None:
+    main(["--task", str(EXAMPLE), str(second), "--expert", "--output", str(tmp_path)])
+    before = read(tmp_path)
+    with pytest.raises(UserError, match=r"holds the results of several tasks; for one give .*guess_again"):
+        main(["--task", str(second), "--expert", "--output", str(tmp_path)])
+    assert read(tmp_path) == before
+    main(["--task", str(second), "--expert", "--output", str(tmp_path / "guess_again")])
+
+
+def test_scores_of_other_tasks_than_the_papers_are_said_not_to_compare(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["--task", "database", "--expert", "--limit", "2", "--output", str(tmp_path / "shipped")])
+    assert "not comparable with the paper's" in capsys.readouterr().out
+    folder = tmp_path / "data" / "dbbench"
+    folder.mkdir(parents=True)
+    lines = (Path(database.__file__).parent / "shipped.jsonl").read_text().splitlines()[:3]
+    (folder / "standard.jsonl").write_text("\n".join(lines) + "\n")
+    arguments = ["--task", "database", "--tasks", str(tmp_path / "data"), "--split", "std", "--expert"]
+    main([*arguments, "--output", str(tmp_path / "whole")])
+    assert "not comparable" not in capsys.readouterr().out
+    assert read(tmp_path / "whole")["whole_std_split"] is True
+    main([*arguments, "--limit", "2", "--output", str(tmp_path / "part")])
+    assert "not AgentBench's whole std split was played of database" in capsys.readouterr().out
