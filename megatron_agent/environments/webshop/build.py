@@ -1,10 +1,12 @@
 """Builds a catalogue file out of WebShop's own JSON files, record by record, in steps that a stopped build repeats."""
 
+import fcntl
 import hashlib
 import json
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -51,17 +53,40 @@ def build_catalogue(sources: Sources, output: Path, progress: Progress = lambda 
     """Write the catalogue of `sources` to `output`; return `built`, `resumed` or `up to date`.
 
     The work is done in `<output>.partial`, which a stopped build leaves and the next one goes on with if the sources
-    are the same. Raises UserError naming file and record for what is not WebShop's layout.
+    are the same. Raises UserError naming file and record for what is not WebShop's layout, for an `output` that is
+    something else than a catalogue, and while another process builds it.
     """
+    if output.is_file() and _fact(output, "version") is None:
+        raise UserError(f"{output}: is there and no catalogue; remove it, or choose another file to write")
     key = sources.key(progress)
-    if _fact(output, "key") == key and _fact(output, "complete"):
-        return "up to date"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with _only_builder(output):
+        if _fact(output, "key") == key and _fact(output, "complete"):
+            return "up to date"
+        return _build(sources, output, key, progress)
+
+
+@contextmanager
+def _only_builder(output: Path) -> Iterator[None]:
+    """Keep other processes from building the same file; the lock of one that died is gone with it."""
+    path = output.with_name(f"{output.name}.lock")
+    with open(path, "ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{output}: another process builds it now; wait for it, or choose another file") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _build(sources: Sources, output: Path, key: str, progress: Progress) -> str:
     unfinished = output.with_name(f"{output.name}.partial")
     resumed = _fact(unfinished, "key") == key
     if not resumed:
         unfinished.unlink(missing_ok=True)
         Path(f"{unfinished}-journal").unlink(missing_ok=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(unfinished)
     try:
         if not resumed:
@@ -76,6 +101,8 @@ def build_catalogue(sources: Sources, output: Path, progress: Progress = lambda 
         connection.commit()
     except sqlite3.OperationalError as error:
         raise UserError(f"{unfinished}: cannot be written: {error}; mend that and start again") from error
+    except sqlite3.DatabaseError as error:
+        raise UserError(f"{unfinished}: damaged ({error}); remove it and start again") from error
     finally:
         connection.close()
     os.replace(unfinished, output)

@@ -83,11 +83,14 @@ class Catalogue:
         return total, [asin for (asin,) in page]
 
     def tasks(self, start: int = 0, end: int = 1 << 62) -> list[WebShopTask]:
-        """Return the goals whose numbers are in a range, the end not included."""
+        """Return the goals whose numbers are in a range, the end not included; EnvironmentFault as `rows`."""
         rows = self.rows(
             "SELECT number, record FROM goals WHERE number >= ? AND number < ? ORDER BY number", (start, end)
         )
-        return [to_task(number, json.loads(record)) for number, record in rows]
+        try:
+            return [to_task(number, json.loads(record)) for number, record in rows]
+        except (ValueError, KeyError, TypeError) as error:
+            raise EnvironmentFault(f"{self.path}: a goal is damaged: {error}") from error
 
     def close(self) -> None:
         """Close the connections of all threads."""
@@ -101,8 +104,11 @@ class Catalogue:
         return [asin for asin in asins if self.rows("SELECT 1 FROM products WHERE asin = ?", (asin,))]
 
     def _product(self, asin: str) -> Product:
-        ((record,),) = self.rows("SELECT record FROM products WHERE asin = ?", (asin,))
-        return Product.from_record(unpack(record))
+        try:
+            ((record,),) = self.rows("SELECT record FROM products WHERE asin = ?", (asin,))
+            return Product.from_record(unpack(record))
+        except (zlib.error, ValueError, KeyError, TypeError) as error:
+            raise EnvironmentFault(f"{self.path}: the product {asin} is damaged or missing: {error}") from error
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)

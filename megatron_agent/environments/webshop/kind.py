@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from megatron_agent.environments.base import EnvironmentFault
 from megatron_agent.environments.task_kind import EpisodeScore, TaskKind, World, WorldOptions
 from megatron_agent.environments.webshop.build import Sources, build_catalogue
 from megatron_agent.environments.webshop.catalogue import BUILD, Catalogue
@@ -57,7 +58,12 @@ def open_webshop(options: WebShopOptions) -> Iterator[World]:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="webshop-"))) / CATALOGUE_NAME
             build_catalogue(SHIPPED, path)
         catalogue = stack.enter_context(closing(Catalogue(path)))
-        tasks = catalogue.tasks(*SPLITS[options.split]) if options.split else catalogue.tasks()
+        try:
+            tasks = catalogue.tasks(*SPLITS[options.split]) if options.split else catalogue.tasks()
+        except EnvironmentFault as error:
+            raise UserError(
+                f"--tasks {path}: the catalogue is damaged ({error}); build it again with {BUILD}"
+            ) from error
         if not tasks:
             first, end = SPLITS[options.split] if options.split else (0, 1)
             raise UserError(

@@ -12,12 +12,13 @@ import pytest
 from data_prep import build_webshop_catalogue
 from data_prep.webshop_catalogue.__main__ import write_shop
 from data_prep.webshop_catalogue.generator import SEED
+from megatron_agent.environments.base import EnvironmentFault
 from megatron_agent.environments.webshop import build, json_files
 from megatron_agent.environments.webshop.build import build_catalogue
 from megatron_agent.environments.webshop.catalogue import Catalogue
 from megatron_agent.environments.webshop.goal import PRICE_BOUNDS
 from megatron_agent.environments.webshop.json_files import stream_entries
-from megatron_agent.environments.webshop.kind import SHIPPED
+from megatron_agent.environments.webshop.kind import SHIPPED, TASK_KIND, WebShopOptions
 from megatron_agent.environments.webshop.search import SqliteSearch
 from megatron_agent.errors import UserError
 from tests.environments.webshop.shops import record, write_sources
@@ -235,6 +236,62 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(build, "_store_goals", full)
     with pytest.raises(UserError, match=r"c\.sqlite\.partial: cannot be written: database or disk is full"):
         build_catalogue(write_sources(tmp_path, [record()]), tmp_path / "c.sqlite")
+
+
+def test_two_builds_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources, output = write_sources(tmp_path, [record()]), tmp_path / "c.sqlite"
+    store, refused = build._store_goals, []
+
+    def build_meanwhile(*rest: Any) -> None:
+        with pytest.raises(UserError, match=r"c\.sqlite: another process builds it now") as caught:
+            build_catalogue(sources, output)
+        refused.append(caught.value)
+        store(*rest)
+
+    monkeypatch.setattr(build, "_store_goals", build_meanwhile)
+    assert build_catalogue(sources, output) == "built"
+    assert len(refused) == 1
+    assert build_catalogue(sources, output) == "up to date"
+    assert not list(tmp_path.glob("c.sqlite.*"))
+
+
+def test_a_file_that_is_no_catalogue_is_not_overwritten(tmp_path: Path) -> None:
+    sources = write_sources(tmp_path, [record()])
+    before = sources.goals.read_bytes()
+    with pytest.raises(UserError, match=r"is there and no catalogue; remove it, or choose another file"):
+        build_catalogue(sources, sources.goals)
+    assert sources.goals.read_bytes() == before
+
+
+def test_a_damaged_unfinished_build_is_named(tmp_path: Path) -> None:
+    sources = write_sources(tmp_path, [record(f"B{i:09}") for i in range(400)])
+    build_catalogue(sources, tmp_path / "c.sqlite")
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        connection.execute("DELETE FROM facts WHERE name = 'complete'")
+        ((page,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'goals'")
+        ((size,),) = connection.execute("PRAGMA page_size")
+    connection.close()
+    data = bytearray((tmp_path / "c.sqlite").read_bytes())
+    data[(page - 1) * size : page * size] = b"\x55" * size
+    (tmp_path / "c.sqlite").unlink()
+    (tmp_path / "c.sqlite.partial").write_bytes(data)
+    with pytest.raises(UserError, match=r"c\.sqlite\.partial: damaged .*; remove it and start again"):
+        build_catalogue(sources, tmp_path / "c.sqlite")
+
+
+def test_a_damaged_catalogue_is_a_fault_of_the_machinery(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    build_catalogue(write_sources(tmp_path, [record()], goals={"B000000001": [instruction()]}), path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE products SET record = x'00112233'")
+        connection.execute("UPDATE goals SET record = '{'")
+    connection.close()
+    catalogue = Catalogue(path)
+    with pytest.raises(EnvironmentFault, match=r"the product B000000001 is damaged or missing"):
+        catalogue.product("B000000001")
+    catalogue.close()
+    with pytest.raises(UserError, match=r"--tasks .*the catalogue is damaged"), TASK_KIND.open(WebShopOptions(path)):
+        pass
 
 
 def test_files_that_are_no_catalogue(tmp_path: Path) -> None:
