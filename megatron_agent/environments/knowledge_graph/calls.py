@@ -11,7 +11,6 @@ from megatron_agent.environments.knowledge_graph.functions import CallError, Var
 
 ANSWER = re.compile(r"(?:Find|Final) Answer: #(\d+)")
 ACTION_LINE = re.compile(r"Action.*?:")
-COMMA = re.compile(r"(?<!\s)\s*,\s*")  # the look-behind keeps a long run of blanks linear
 WORD = re.compile(r"(\w+)(\()?")
 
 
@@ -44,13 +43,17 @@ def called_names(line: str) -> list[str]:
 def split_arguments(line: str, name: str) -> list[str]:
     """Return the arguments of a call as the released parser cuts them: up to the first `)`, at every comma.
 
-    Raises CallError when there is no such bracket, or nothing in front of it.
+    Blanks around commas go with them; those at the two ends stay. Raises CallError when there is no such bracket, or
+    nothing in front of it.
     """
     start = line.find(f"{name}(")
     end = line.find(")", start + len(name) + 2)
     if start < 0 or end < 0:
         raise CallError("The brackets do not match.")
-    return COMMA.split(line[start + len(name) + 1 : end])
+    first, *others = line[start + len(name) + 1 : end].split(",")
+    if not others:
+        return [first]
+    return [first.rstrip(), *(argument.strip() for argument in others[:-1]), others[-1].lstrip()]
 
 
 def split_whole_arguments(line: str, name: str, entities: Mapping[str, str]) -> list[str]:

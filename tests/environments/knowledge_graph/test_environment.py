@@ -109,6 +109,8 @@ def test_an_episode() -> None:
          "get_relations(Third) cannot be executed. You may make a mistake and need to fix it."),
         ((), "Action: get_relations(Second, the Sequel (Part 2))",
          "get_relations(Second, the Sequel (Part 2) cannot be executed. You may make a mistake and need to fix it."),
+        ((), "Action: argmax(#0 , , ,x)",
+         "argmax(#0, , , x) cannot be executed. You may make a mistake and need to fix it."),
         ((), "Action: get_relations(#0)",
          "get_relations(#0) cannot be executed. You may make a mistake and need to fix it."),
         ((), "Action: intersection(#0, #1)",
