@@ -145,16 +145,15 @@ class _EngineProcess:
         self._lock = Lock()
         self._fault: str | None = None
         self._rest = b""
-        self._folder = tempfile.TemporaryDirectory(prefix="alfworld-")  # alfworld makes its data folder on import
+        self._folder = tempfile.TemporaryDirectory(prefix="alfworld-")
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         environment = {
             **os.environ,
-            "ALFWORLD_DATA": self._folder.name,
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "megatron_agent.environments.alfworld.worker"],
+            [sys.executable, "-m", "megatron_agent.environments.alfworld.worker", self._folder.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -207,16 +206,14 @@ class _EngineProcess:
         assert self._process.stdin is not None
         descriptor = self._process.stdin.fileno()
         while data:
-            if not select.select([], [descriptor], [], max(0.0, deadline - time.monotonic()))[1]:
-                raise TimeoutError
+            _wait(descriptor, select.POLLOUT, deadline)
             data = data[os.write(descriptor, data) :]
 
     def _read_line(self, deadline: float) -> bytes:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         while b"\n" not in self._rest:
-            if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError
+            _wait(descriptor, select.POLLIN, deadline)
             chunk = os.read(descriptor, 1 << 16)
             if not chunk:
                 raise EOFError
@@ -228,3 +225,11 @@ class _EngineProcess:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return f"exit status {self._process.returncode}" + (f", {lines[-1]}" if lines else "")
+
+
+def _wait(descriptor: int, event: int, deadline: float) -> None:
+    """Wait until a pipe is ready, TimeoutError past the deadline; `select.select` takes no descriptor above 1023."""
+    ready = select.poll()
+    ready.register(descriptor, event)
+    if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise TimeoutError

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from megatron_agent.environments.action_matching import match_action
 from megatron_agent.environments.alfworld.engine import EnginePool, GameSession
 from megatron_agent.environments.alfworld.task import AlfworldTask
-from megatron_agent.environments.base import Message, Observation, Status
+from megatron_agent.environments.base import EnvironmentFault, Message, Observation, Status
+from megatron_agent.errors import UserError
 
 MAX_STEPS = 35
 IDENTICAL_REPLIES = 3
@@ -31,10 +32,14 @@ class AlfworldEnvironment:
     def reset(self, task: AlfworldTask) -> list[Message]:
         """Load the game; return instruction, acknowledgement, the demonstration of its type, and the task.
 
-        Raises EnvironmentFault when the engine fails.
+        Raises EnvironmentFault when the engine fails or the file of the game can no longer be read.
         """
         self.close()
-        self._session = self._engines.open(task.game())
+        try:
+            game = task.game()
+        except UserError as error:  # its file was right when the run began
+            raise EnvironmentFault(str(error)) from error
+        self._session = self._engines.open(game)
         self._replies = []
         state = self._session.state
         description = "\n".join(state.text.split("\n\n")[1:])  # behind the engine's greeting

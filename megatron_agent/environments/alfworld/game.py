@@ -35,9 +35,11 @@ def read_game(path: Path, grammar: str) -> Game:
 
 
 def read_game_record(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a `game.tw-pddl` file. Raises UserError naming the file and the missing key."""
+    """Return the JSON object of a `game.tw-pddl` file. Raises UserError naming the file and what is wrong with it."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); fetch it again with alfworld-download") from error
     for key in ("pddl_domain", "grammar", "pddl_problem"):

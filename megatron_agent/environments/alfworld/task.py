@@ -42,7 +42,7 @@ class AlfworldTask:
     room: Room | None = field(default=None, repr=False, compare=False)
 
     def game(self) -> Game:
-        """Return what the engine needs. Raises UserError when the file is not a game, OSError when it is gone."""
+        """Return what the engine needs. Raises UserError when the file is gone, or no game any more."""
         if self.room is not None:
             return game_of_room(self.room, self.grammar)
         assert self.path is not None
@@ -137,6 +137,7 @@ def _task(path: Path, name: str, grammar: str, where: str) -> AlfworldTask:
     if len(folder.parts) < 2:
         raise UserError(f"{where}: expected <type>-<object>-.../<trial>/{GAME_FILE}")
     category = category_of(folder.parts[-2], where)
+    read_game_record(path)  # told before a run, not within it
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return AlfworldTask(folder.as_posix(), category, grammar, digest, path=path)
 

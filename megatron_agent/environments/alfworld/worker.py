@@ -1,12 +1,14 @@
 """The process that plays games: TextWorld's PDDL engine with ALFWorld's names, several games side by side.
 
 Reads one JSON request a line from standard input and writes one answer a line; ends with its input. The engine is
-not thread-safe, prints where it likes and may end its process: hence a process of its own.
+not thread-safe, prints where it likes and may end its process: hence a process of its own. Its argument is an empty
+folder for alfworld's data, which it removes at the end: a harness that was killed cannot.
 """
 
 import copy
 import json
 import os
+import shutil
 import sys
 from functools import lru_cache
 from typing import Any, TextIO
@@ -28,12 +30,12 @@ def serve(requests: TextIO, answers: TextIO) -> None:
             elif request["do"] == "step":
                 answer = _describe(games[session].step(request["command"])[0])
             else:
-                idle.append(games.pop(session))
+                if (game := games.pop(session, None)) is not None:
+                    idle.append(game)
                 answer = {}
         except (Exception, SystemExit) as error:  # the translator of PDDL leaves by sys.exit
             answer = {"error": f"{type(error).__name__}: {error}"}
-            if request["do"] == "load":
-                games.pop(session, None)  # a library in an unknown state is not used again
+            games.pop(session, None)  # a library in an unknown state is not used again
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -81,4 +83,6 @@ def _spare_work() -> None:
 if __name__ == "__main__":
     own_output = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the engine prints must not reach the answers
+    os.environ["ALFWORLD_DATA"] = sys.argv[1]  # alfworld makes this folder on import
     serve(sys.stdin, own_output)
+    shutil.rmtree(sys.argv[1], ignore_errors=True)

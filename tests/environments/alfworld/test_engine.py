@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -245,6 +246,23 @@ def test_lost_processes(small_room: Room) -> None:
         pool.open(game)
 
 
+def test_descriptors_above_1023(small_room: Room) -> None:
+    """A harness with many connections: `select.select` takes none of these."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1200:
+        pytest.skip(f"at most {hard} open files here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    pool = EnginePool(workers=1)
+    try:
+        assert pool.open(game_of_room(small_room, "put")).state.admissible
+    finally:
+        pool.close()
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_process_that_cannot_start_is_a_fault(small_room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     game = game_of_room(small_room, "put")
     monkeypatch.setattr("sys.executable", "/nowhere/python")
@@ -258,12 +276,15 @@ def test_a_process_ends_with_its_harness() -> None:
         "import os, signal\n"
         "from megatron_agent.environments.alfworld.engine import EnginePool\n"
         "pool = EnginePool(1)\n"
-        "print(pool._assign()._process.pid, flush=True)\n"
+        "process = pool._assign()\n"
+        "print(process._process.pid, process._folder.name, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    status = Path(f"/proc/{int(done.stdout)}/stat")
+    pid, folder = done.stdout.split()
+    status = Path(f"/proc/{int(pid)}/stat")
     deadline = time.monotonic() + 60
     while status.exists() and status.read_text(encoding="utf-8").split()[2] != "Z" and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not status.exists() or status.read_text(encoding="utf-8").split()[2] == "Z"
+    assert not Path(folder).exists()

@@ -9,6 +9,7 @@ from megatron_agent.environments.alfworld.environment import AlfworldEnvironment
 from megatron_agent.environments.alfworld.kind import alfworld_scores
 from megatron_agent.environments.base import EnvironmentFault, Observation
 from megatron_agent.environments.task_kind import EpisodeScore
+from megatron_agent.errors import UserError
 
 GREETING = "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. You see a safe 1.\n\n"
 PROMPTS = {"put": [{"role": "user", "content": "rules"}, {"role": "assistant", "content": "OK."}]}
@@ -155,6 +156,17 @@ def test_a_failing_engine_is_a_fault() -> None:
         environment.step("ACTION: look")
     environment.close()
     assert game.closed == 1
+
+
+def test_a_game_file_lost_within_a_run_is_a_fault() -> None:
+    environment, game, _ = start()
+
+    def fail() -> Any:
+        raise UserError("game.tw-pddl: cannot be read")
+
+    game.game = fail  # type: ignore[method-assign]
+    with pytest.raises(EnvironmentFault, match="cannot be read"):
+        environment.reset(game)  # type: ignore[arg-type]
 
 
 def test_scores() -> None:

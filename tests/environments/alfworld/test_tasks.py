@@ -109,11 +109,18 @@ def test_bad_games(tmp_path: Path) -> None:
     write_game(tmp_path / NAME)
     with pytest.raises(UserError, match="carries no walkthrough"):
         task.walkthrough()
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps({"pick_two_obj": [NAME]}), encoding="utf-8")
     (tmp_path / NAME).write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match='a text under "pddl_domain"'):
         task.game()
+    with pytest.raises(UserError, match='a text under "pddl_domain"'):  # when the world opens
+        read_tasks(options(path, tmp_path))
     (tmp_path / NAME).write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="not valid JSON"):
+        task.game()
+    (tmp_path / NAME).unlink()
+    with pytest.raises(UserError, match="cannot be read"):
         task.game()
 
 
