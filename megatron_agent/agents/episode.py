@@ -75,7 +75,8 @@ def _take_turns(
             return environment.stop("context limit")
         except RequestError as failure:
             record.note(str(failure))
-            return replace(environment.stop("task error"), reward=0.0)
+            # without scores: some tasks' measures are made of these, and what was reached by now must not count
+            return replace(environment.stop("task error"), reward=0.0, scores={})
         record.add_reply(reply)
         observation = environment.step(reply.text)
         if not observation.done and _repeats(record.replies, repetition_limit):

@@ -1,6 +1,7 @@
 """How requests travel: one event loop for all threads, and bodies that stop at a number of bytes."""
 
 import asyncio
+import os
 import threading
 from typing import Any
 
@@ -23,6 +24,16 @@ def request_loop() -> asyncio.AbstractEventLoop:
             _loop = asyncio.new_event_loop()
             threading.Thread(target=_loop.run_forever, name="chat requests", daemon=True).start()
         return _loop
+
+
+def _forget_loop() -> None:
+    """In a forked process, where the loop's thread is not, make requests start a loop of their own."""
+    global _LOCK, _loop
+    _LOCK, _loop = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_loop)
 
 
 def bounded_http_client(max_bytes: int) -> Any:

@@ -76,11 +76,13 @@ class SqliteBackend:
         connection.create_function("concat", -1, _concat, deterministic=True)
         connection.create_function("concat_ws", -1, _concat_ws, deterministic=True)
         connection.create_function("char_length", 1, _char_length, deterministic=True)
+        connection.create_function("stored_text", 1, _stored_text, deterministic=True)
         connection.create_function("like", 2, _like, deterministic=True)
         connection.create_function("like", 3, _like, deterministic=True)
         connection.create_collation(collation.NAME, self._compare)
         connection.create_aggregate("sorted_group_concat", 1, _SortedGroupConcat)  # type: ignore[arg-type]
-        connection.execute(f"PRAGMA max_page_count = {_MAX_DATABASE_PAGES}")
+        for schema in ("main", "temp"):
+            connection.execute(f"PRAGMA {schema}.max_page_count = {_MAX_DATABASE_PAGES}")
         if sys.version_info >= (3, 11):
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
         else:  # a limit of the whole process, the only one Python 3.10 can set
@@ -181,6 +183,13 @@ def _concat_ws(separator: object, *values: object) -> str | None:
     if separator is None:
         return None
     return _bounded(_as_text(separator).join(_as_text(value) for value in values if value is not None))
+
+
+def _stored_text(value: object) -> object:
+    """Return what a TEXT column of MySQL makes of a DOUBLE: `5`, not SQLite's `5.0`, and all digits of others."""
+    if not isinstance(value, float):
+        return value
+    return _as_text(value) if abs(value) < 1e15 else repr(value).replace("e+", "e")
 
 
 def _like(pattern: object, value: object, escape: object = "\\") -> bool | None:

@@ -9,6 +9,8 @@ AgentBench runs MySQL 8 and declares every column TEXT, so agents write MySQL. R
 * `SUM(c)` and `c+0` of a column are floats (MySQL's numbers of text), and a name may begin with a digit;
 * what MySQL refuses where SQLite takes it ([brackets], a quoted text as a table) raises ValueError with MySQL's
   message;
+* a decimal number put into a column as it is keeps its digits (`2.50`; SQLite would store 2.5), and what UPDATE
+  computes is stored as MySQL writes a number (`5`; SQLite would store 5.0);
 * `/` never truncates, `||` is OR, `&&` is AND, `IF(` is `IIF(`, CAST to SIGNED or UNSIGNED is to INTEGER,
   `TRUNCATE TABLE t` is `DELETE FROM t`.
 
@@ -16,6 +18,7 @@ What stays different is listed in docs/environments.md.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _TOKEN = re.compile(
@@ -50,6 +53,8 @@ _NOT_COLUMNS = {
 }
 _NUMERIC_AGGREGATES = {"AVG", "SUM", "COUNT"}
 _BEFORE_TABLE = {"FROM", "JOIN", "INTO", "UPDATE"}
+_AFTER_VALUES = {"WHERE", "ORDER", "LIMIT", "ON", "RETURNING", "FROM"}
+_DECIMAL = re.compile(r"(\d*)\.(\d*)")
 _HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]+")
 
 
@@ -81,6 +86,7 @@ def mysql_to_sqlite(sql: str) -> str:
     _compare_as_numbers(code)
     _sum_as_numbers(code)
     _replace_words(code)
+    _store_as_text(code)
     return "".join(token.before + _spelling(token) + token.after for token in tokens)
 
 
@@ -195,6 +201,59 @@ def _compare_as_numbers(code: list[_Token]) -> None:
             start = _column_ending_at(code, last)
             if start >= 0 and _number_at(code, first_value):
                 _wrap(code, start, last)
+
+
+def _store_as_text(code: list[_Token]) -> None:
+    """Make what INSERT and UPDATE put into columns the text that MySQL makes of it."""
+    kind = code[0].word if code else ""
+    if kind in ("INSERT", "REPLACE"):
+        values = next((index for index, token in enumerate(code) if token.word == "VALUES"), len(code))
+        for start, end in _split_values(code, values + 1, depth=1):
+            _keep_digits(code, start, end)
+    elif kind == "UPDATE":
+        first = next((index for index, token in enumerate(code) if token.word == "SET"), len(code))
+        for start, end in _split_values(code, first + 1, depth=0):
+            value = start + 1 + next((i for i, token in enumerate(code[start:end]) if token.text == "="), end - start)
+            if not _keep_digits(code, value, end) and end - value > 1:
+                code[value].before = "stored_text(" + code[value].before
+                code[end - 1].after += ")"
+
+
+def _split_values(code: list[_Token], start: int, depth: int) -> Iterator[tuple[int, int]]:
+    """Yield where the values of a list begin and end: those in brackets (`depth` 1) or without (0)."""
+    at = 0
+    for index in range(start, len(code)):
+        token = code[index]
+        if token.text == "(":
+            at += 1
+            if at == 1 and depth == 1:
+                start = index + 1
+        elif token.text == ")":
+            at -= 1
+            if at == 0 and depth == 1:
+                yield start, index
+        elif at == depth and token.text == ",":
+            yield start, index
+            start = index + 1
+        elif at == 0 and (token.word in _AFTER_VALUES or token.text == ";"):
+            if depth == 0:
+                yield start, index
+            return
+    if depth == 0 and at == 0:
+        yield start, len(code)
+
+
+def _keep_digits(code: list[_Token], start: int, end: int) -> bool:
+    """Turn a number with a decimal point that stands alone, signed or not, into the text MySQL stores."""
+    negative = end - start == 2 and code[start].text == "-"
+    if end - start - negative != 1 or not (found := _DECIMAL.fullmatch(code[end - 1].text)):
+        return False
+    whole, fraction = found.group(1).lstrip("0") or "0", found.group(2)
+    if negative:
+        code[start].text = ""
+    code[end - 1].text = f"'{'-' * negative}{whole}{'.' * bool(fraction)}{fraction}'"
+    code[end - 1].kind = "number"  # no literal of the model's, whose quotes would be read
+    return True
 
 
 def _wrap(code: list[_Token], start: int, end: int) -> None:

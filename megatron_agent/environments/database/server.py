@@ -72,7 +72,8 @@ class DatabaseServer:
         finally:
             close_quietly(first)
         self.engine = "mariadb" if "mariadb" in self.version.lower() else "mysql"
-        self._keeper = self._hold_lock()
+        self._keeper = try_again(self._hold_lock, address)
+        self._looked_at = time.monotonic()
         try:
             self.admin(lambda connection: drop_dead_runs(connection, self.run))
             self.separate_users = self._may_create_users()
@@ -176,27 +177,27 @@ class DatabaseServer:
         return set_session(connect(self.address, **self._encryption), self._collation)
 
     def _hold_lock(self) -> Connection:
-        def attempt() -> Connection:
-            connection = connect(self.address, **self._encryption)
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET SESSION wait_timeout = {_KEEPER_IDLE_SECONDS}")
-                cursor.execute("SELECT GET_LOCK(%s, 10)", (self.run,))
-                if cursor.fetchone() != (1,):
-                    close_quietly(connection)
-                    raise EnvironmentFault(f"{self.address}: the lock {self.run} is held by another session")
-            return connection
-
-        self._looked_at = time.monotonic()
-        return try_again(attempt, self.address)
+        connection = connect(self.address, **self._encryption)
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET SESSION wait_timeout = {_KEEPER_IDLE_SECONDS}")
+            cursor.execute("SELECT GET_LOCK(%s, 10)", (self.run,))
+            if cursor.fetchone() != (1,):
+                close_quietly(connection)
+                raise EnvironmentFault(f"{self.address}: the lock {self.run} is held by another session")
+        return connection
 
     def _keep_lock(self) -> None:
-        """Take the run's lock again if its connection was lost."""
-        with self._keeper_lock:
-            if is_alive(self._keeper, self._looked_at):
-                if time.monotonic() - self._looked_at >= 1:
-                    self._looked_at = time.monotonic()
-                return
-            self._keeper = self._hold_lock()
+        """Take the run's lock again if its connection was lost; threads pause side by side while the server is away."""
+
+        def attempt() -> None:
+            with self._keeper_lock:
+                if not is_alive(self._keeper, self._looked_at):
+                    self._keeper = self._hold_lock()
+                elif time.monotonic() - self._looked_at < 1:
+                    return
+                self._looked_at = time.monotonic()
+
+        try_again(attempt, self.address)
 
     def _may_create_users(self) -> bool:
         """Try whether the configured user may make an account for every episode, and say so if not."""
@@ -221,14 +222,16 @@ class DatabaseServer:
         return True
 
     def _change_accounts(self, change: Callable[[Any], object]) -> None:
-        """Run one change at a time; the lock comes before the connection, lest each wait for the other."""
+        """Run one change at a time; the lock comes before the connection, lest each wait for the other.
 
-        def run(connection: Connection) -> None:
-            with connection.cursor() as cursor:
+        It is let go between two tries: threads that find the server away pause side by side, not one by one.
+        """
+
+        def attempt() -> None:
+            with self._accounts_lock, self._pool.connection() as connection, connection.cursor() as cursor:
                 change(cursor)
 
-        with self._accounts_lock:
-            self.admin(run)
+        try_again(attempt, self.address)
 
     def _create_user(self, cursor: Any, account: ServerAddress) -> None:
         who = (account.user, self._client_host)
