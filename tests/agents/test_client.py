@@ -1,5 +1,7 @@
 """The client against a local server that speaks the protocol, and against none."""
 
+import multiprocessing
+import os
 import socket
 import time
 from dataclasses import replace
@@ -112,3 +114,21 @@ def test_dead_server_says_what_to_start() -> None:
 def test_base_url_needs_a_scheme() -> None:
     with pytest.raises(UserError, match="--base-url"):
         OpenAIChatClient("localhost:8000", "m")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_sends_requests_too() -> None:
+    """The thread of the request loop is not in the child."""
+    with openai_server(lambda body: "hello") as server:
+        OpenAIChatClient(server.base_url, "m").complete(MESSAGES)
+        child = multiprocessing.get_context("fork").Process(target=ask, args=(server.base_url,))
+        child.start()
+        child.join(30)
+        alive = child.is_alive()
+        child.kill()
+        child.join()
+    assert (alive, child.exitcode) == (False, 0)
+
+
+def ask(base_url: str) -> None:
+    assert OpenAIChatClient(base_url, "m").complete(MESSAGES).text == "hello"

@@ -52,7 +52,16 @@ def test_cost() -> None:
 
 
 @pytest.mark.parametrize(
-    "usage", [None, {}, [], "many", {"prompt_tokens": "11", "completion_tokens": -1}, {"prompt_tokens": True}]
+    "usage",
+    [
+        None,
+        {},
+        [],
+        "many",
+        {"prompt_tokens": "11", "completion_tokens": -1},
+        {"prompt_tokens": True},
+        {"prompt_tokens": 10**400, "completion_tokens": -1},
+    ],
 )
 def test_odd_counts_are_no_counts(usage: Any) -> None:
     answer = {**completion("ok"), "usage": usage}

@@ -107,6 +107,16 @@ def test_context_limit_and_task_error() -> None:
     assert (trajectory.status, trajectory.error, trajectory.reward) == ("task error", "status 500", 0.0)
 
 
+def test_a_task_error_carries_no_scores() -> None:
+    """Mind2Web's measures are made of them: a step right so far is none when the server fails."""
+    environment = Walking()
+    environment.stop = lambda status: Observation(  # type: ignore[method-assign,assignment]
+        "", done=True, reward=1.0, status=status, scores={"step_sr": 1.0}
+    )
+    assert play(environment, Walk("w"), Failing(ContextLimitError("4096"))).scores == {"step_sr": 1.0}
+    assert play(environment, Walk("w"), Failing(RequestError("status 500"))).scores == {}
+
+
 def test_a_task_error_never_scores() -> None:
     """The table was changed as asked, then the server failed: AgentBench counts an error as a failure."""
     update = "UPDATE people SET age = '37' WHERE name = 'Ada'"

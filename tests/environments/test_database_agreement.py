@@ -186,3 +186,29 @@ def test_collation(on_mariadb: MySqlBackend) -> None:
                 cursor.execute("SELECT %s LIKE %s, %s = %s", (text, pattern, text, pattern))
                 here = int(like(pattern, text)), int(compare(text, pattern) == 0)
                 assert cursor.fetchone() == here, (text, pattern)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t VALUES ('4', 2.50, -3.140), (5, .5, 1.)",
+        "INSERT INTO t (id, price) VALUES (4, 007.50); -- 1.50, 2",
+        "REPLACE INTO t VALUES (4, '2.50', (1.5))",
+        "UPDATE t SET price = 2.50, `note a` = -0.10 WHERE id = 1.0",
+        "UPDATE t SET price = 2.0",
+        "UPDATE t SET price = price * 2, `note a` = id / 2 WHERE price > 1.50;",
+        "UPDATE t SET price = price * 1.1",
+        "UPDATE t SET price = ROUND(price / 3, 2) ORDER BY id LIMIT 2",
+        "UPDATE t SET price = CASE WHEN id > 1.5 THEN id + 1 ELSE price - 0.5 END, `note a` = CONCAT(id, ',x')",
+        "UPDATE t SET `note a` = (SELECT AVG(id) FROM (SELECT id FROM t WHERE id < 2.5) AS s) WHERE id = 3",
+    ],
+)
+def test_stored_numbers(on_mariadb: MySqlBackend, sql: str) -> None:
+    """The text of a number in a column enters the md5."""
+    table = Table("t", ("id", "price", "note a"), (("1", "9", "x"), ("2", "3.50", "2.50, 1.0"), ("3", "", "0.10")))
+    sqlite = SqliteBackend()
+    for backend in (on_mariadb, sqlite):
+        backend.create(table)
+        assert backend.execute(sql) == "[]"
+    assert sqlite.execute("SELECT * FROM t") == on_mariadb.execute("SELECT * FROM t")
+    assert sqlite.table_hash(table) == on_mariadb.table_hash(table)

@@ -186,3 +186,11 @@ def test_a_table_mysql_could_not_create_is_not_there() -> None:
     backend.create(table)
     assert backend.execute("SELECT * FROM t") == "no such table: t"
     assert backend.table_hash(table) == "no such table: t"
+
+
+def test_temporary_tables_are_bounded_too(backend: SqliteBackend) -> None:
+    """They are files of the system's folder for temporary ones."""
+    numbers = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT printf('%100000d', x) FROM c"
+    backend.seconds_per_statement = 60  # what ends it is the size, not the time
+    text = backend.execute(f"CREATE TEMPORARY TABLE q AS {numbers}")
+    assert "full" in text, text

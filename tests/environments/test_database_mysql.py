@@ -409,3 +409,42 @@ def test_bad_addresses(url: str) -> None:
     with pytest.raises(UserError, match="--database-url: expected sqlite or mysql://user:password@host:port") as error:
         parse_database_url(url)
     assert "secret" not in str(error.value)
+
+
+def test_threads_that_find_the_server_away_pause_side_by_side(
+    server: DatabaseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One by one, a run of hundreds of episodes would take hours to say that its server is gone."""
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def pause(seconds: float) -> None:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        threading.Event().wait(0.05)
+        with lock:
+            at_once -= 1
+
+    def create(number: int) -> None:
+        with pytest.raises(EnvironmentFault, match="does not answer"):
+            server.create_database(TABLE)
+
+    there, server.address = server.address, parse_database_url("mysql://agent:secret@127.0.0.1:1")
+    server._pool.close()
+    server._keeper.close()
+    server._looked_at = 0.0
+    monkeypatch.setattr("megatron_agent.environments.database.connections.time.sleep", pause)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(create, range(8)))
+    assert most == 8
+    server.address = there
+    account = server.create_database(TABLE)  # the run's lock is taken again
+    assert server.admin(lambda connection: held(connection, server.run))
+    server.drop_database(account.user)
+
+
+def held(connection: object, name: str) -> bool:
+    with connection.cursor() as cursor:  # type: ignore[attr-defined]
+        cursor.execute("SELECT IS_FREE_LOCK(%s)", (name,))
+        return cursor.fetchone() == (0,)

@@ -185,7 +185,7 @@ def _concat_ws(separator: object, *values: object) -> str | None:
     return _bounded(_as_text(separator).join(_as_text(value) for value in values if value is not None))
 
 
-def _stored_text(value: object) -> object:
+def _stored_text(value: str | bytes | float | None) -> str | bytes | float | None:
     """Return what a TEXT column of MySQL makes of a DOUBLE: `5`, not SQLite's `5.0`, and all digits of others."""
     if not isinstance(value, float):
         return value
