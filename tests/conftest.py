@@ -1,6 +1,7 @@
 """Fixtures every test may use."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real test data not found at {folder}; set AGENTLM_SHARED_DATA to the folder that holds it")
     return folder
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C again: a shell starts what runs in its background with it ignored, and so would all below it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
