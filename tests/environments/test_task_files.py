@@ -73,3 +73,54 @@ def test_damaged_prompt_files_are_named(tmp_path: Path, content: bytes | None, m
     with pytest.raises(UserError, match=message) as refused:
         read_prompt(path)
     assert "--prompt-file" in str(refused.value)
+
+
+def conversation(identifier: str, *turns: str) -> str:
+    """A line of AgentInstruct; `-` begins an answer of context only, `+` a trained one."""
+    flags = {"-": ("gpt", False), "+": ("gpt", True)}
+    values = []
+    for turn in turns:
+        speaker, loss = flags.get(turn[0], ("human", None))
+        values.append({"from": speaker, "loss": loss, "value": turn.lstrip("-+")})
+    return json.dumps({"id": identifier, "conversations": values}) + "\n"
+
+
+def test_the_prompt_of_a_split_of_agentinstruct(tmp_path: Path) -> None:
+    path = tmp_path / "os.jsonl"
+    path.write_text(
+        conversation("os_0", "Do, for one:", "-Like so.", "Done?", "-Yes.", "Now a new one.", "+So.", "Well?", "+Yes.")
+        + conversation("os_1", "Do, for one:", "-Like so.", "Done?", "-Yes.", "Now another.", "+So.")
+    )
+    texts = [(message["role"], message["content"]) for message in read_prompt(path)]
+    assert texts == [("user", "Do, for one:"), ("assistant", "Like so."), ("user", "Done?"), ("assistant", "Yes.")]
+    with path.open("a") as file:
+        file.write(conversation("os_2", "Do, for two:", "-Like so.", "Now another.", "+So."))
+    with pytest.raises(UserError, match=r"--prompt-file .*os.jsonl: .* all begin alike.* 'os_0' and 'os_2' differ"):
+        read_prompt(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (conversation("mind2web_0", "A page, a question.", "+Answer: A."), "'mind2web_0' begins with its task"),
+        (conversation("db_0", "Do.", "-Ok."), "got 1 messages"),
+        (
+            conversation("db_0", "Do.", "A question.", "A second.", "+So."),
+            "message 2: expected a text of role assistant",
+        ),
+        ("", "the file is empty"),
+        ("{}\n", "prompt.jsonl:1"),
+    ],
+)
+def test_conversations_without_a_prompt_are_named(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "prompt.jsonl"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_prompt(path)
+
+
+def test_the_prompt_of_the_released_database_split(shared_data: Path) -> None:
+    """Truth: the released rows, whose instruction names the two forms of an action."""
+    instruction, acknowledgement = read_prompt(shared_data / "agentinstruct" / "db.jsonl")
+    assert "Action: Operation\n```sql\n" in instruction["content"]
+    assert acknowledgement == {"role": "assistant", "content": "Ok."}
