@@ -35,14 +35,29 @@ def environment() -> DatabaseEnvironment:
     return DatabaseEnvironment()
 
 
-def test_instruction_is_the_one_of_agentinstruct(shared_data: Path) -> None:
+def test_agentbenchs_own_prompt_is_taken_from_a_file(shared_data: Path, tmp_path: Path) -> None:
+    """AgentInstruct's rows begin with it; the command of docs/environments.md writes it into a file."""
     with open(shared_data / "agentinstruct" / "db.jsonl", encoding="utf-8") as handle:
         turns = json.loads(handle.readline())["conversations"]
-    messages = DatabaseEnvironment().reset(question())
-    assert messages[0]["content"] == turns[0]["value"]
-    assert messages[1]["content"] == turns[1]["value"]
+    roles = {"human": "user", "gpt": "agent"}
+    prompt = [{"role": roles[turn["from"]], "content": turn["value"]} for turn in turns[:2]]
+    (tmp_path / "prompt.json").write_text(json.dumps(prompt))
+    with TASK_KIND.open(DatabaseOptions(prompt_file=tmp_path / "prompt.json")) as world:
+        messages = world.make_environment().reset(question())
+    assert [message["content"] for message in messages[:2]] == [turn["value"] for turn in turns[:2]]
+    assert messages[0]["content"].startswith("I will ask you a question, then you should help me operate a MySQL")
     assert [message["role"] for message in messages] == ["user", "assistant", "user"]
     assert messages[2]["content"] == "How many are over 30?\nThe name of this table is people."
+
+
+def test_the_instruction_says_in_other_words_what_agentbenchs_says(shared_data: Path) -> None:
+    with open(shared_data / "agentinstruct" / "db.jsonl", encoding="utf-8") as handle:
+        original = json.loads(handle.readline())["conversations"][0]["value"]
+    ours = INSTRUCTIONS["paper"]
+    assert 0.7 < len(ours) / len(original) < 1.3
+    shared = {line for line in ours.split("\n") if line in original.split("\n")}  # the grammar alone
+    assert shared == {"Action: Operation", "```sql", "```", "Action: Answer",
+                      'Final Answer: ["ANSWER1", "ANSWER2", ...]'}  # fmt: skip
 
 
 def test_agentbench_dev_queries(shared_data: Path, environment: DatabaseEnvironment) -> None:

@@ -2,27 +2,24 @@
 
 ACKNOWLEDGEMENT = "Ok."
 
-# The text of THUDM/AgentBench src/tasks/dbbench (Apache-2.0), as AgentInstruct's db split shows it.
-_AGENTBENCH = """\
-I will ask you a question, then you should help me operate a MySQL database with SQL to answer the question.
-You have to explain the problem and your solution to me and write down your thoughts.
-After thinking and explaining thoroughly, every round you can choose to operate or to answer.
-your operation should be like this:
+# What AgentBench's instruction says (src/tasks/dbbench), in this project's words; --prompt-file takes the original.
+_PAPER = """\
+You are given a question about a MySQL database, or a change to make in it. You work on it with SQL that is run for you.
+First write down how you understand the problem and how you mean to solve it. Then take one action a round: operate \
+or answer.
+To operate, write:
 Action: Operation
 ```sql
-SELECT * FROM table WHERE condition;
+SELECT column FROM table WHERE condition;
 ```
-You MUST put SQL in markdown format without any other comments. Your SQL should be in one line.
-Every time you can only execute one SQL statement. I will only execute the statement in the first SQL code \
-block. Every time you write a SQL, I will execute it for you and give you the output.
-If you are done operating, and you want to commit your final answer, then write down:
+The SQL must stand in a Markdown block like this one, on one line, without comments. One statement is run a round: the \
+one in the first SQL block of your reply. You get its output as MySQL gives it, and have to make sense of it yourself.
+When you have done what was needed and want to hand in your answer, write:
 Action: Answer
 Final Answer: ["ANSWER1", "ANSWER2", ...]
-DO NOT write this pattern unless you are sure about your answer. I expect an accurate and correct answer.
-Your answer should be accurate. Your answer must be exactly the same as the correct answer.
-If the question is about modifying the database, then after done operation, your answer field can be anything.
-If your response cannot match any pattern I mentioned earlier, you will be judged as FAIL immediately.
-Your input will be raw MySQL response, you have to deal with it by yourself."""
+Do not write this before you are sure. The answer must be accurate: it counts only if it is exactly the right one. If \
+you were to modify the database, operate first; the answer may then hold anything.
+A reply that follows neither of these patterns ends the task at once as a failure."""
 
 _FIXED = """\
 Answer a question about one table of a MySQL database, or change the table as you are told, by means of SQL.
@@ -52,8 +49,8 @@ or answer:
 Action: Answer
 Final Answer: ["ANSWER"]"""
 
-INSTRUCTIONS = {"paper": _AGENTBENCH, "fixed": _FIXED, "short": _SHORT}
-"""AgentBench's own text; one of this project with the evaluator's traps mended; a short one for small models, which
+INSTRUCTIONS = {"paper": _PAPER, "fixed": _FIXED, "short": _SHORT}
+"""The information of AgentBench's text; the same with the evaluator's traps mended; a short one for small models, which
 is read and scored as `paper`."""
 
 UNREADABLE = (
