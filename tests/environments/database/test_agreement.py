@@ -21,9 +21,9 @@ from megatron_agent.environments.database.dialect import split_statements
 from megatron_agent.environments.database.mysql_backend import MySqlBackend
 from megatron_agent.environments.database.server import open_server
 from megatron_agent.environments.database.task import read_database_tasks
-from tests.environments.conftest import MariaDb
-from tests.environments.test_database_backend import STATEMENTS
-from tests.environments.test_database_backend import TABLE as STATEMENTS_TABLE
+from tests.environments.database.conftest import MariaDb
+from tests.environments.database.test_backend import STATEMENTS
+from tests.environments.database.test_backend import TABLE as STATEMENTS_TABLE
 
 
 @pytest.fixture(scope="module")

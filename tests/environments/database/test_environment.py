@@ -8,46 +8,16 @@ from pathlib import Path
 import pytest
 
 from megatron_agent.environments.base import EnvironmentFault
-from megatron_agent.environments.database import INSTRUCTIONS, TASK_KIND, DatabaseEnvironment, DatabaseTask, Table
-from megatron_agent.environments.database.instructions import UNREADABLE
-from megatron_agent.environments.database.kind import DatabaseOptions
+from megatron_agent.environments.database import INSTRUCTIONS, DatabaseEnvironment, DatabaseTask, Table
 from megatron_agent.environments.database.replies import find_action, find_answer, find_sql
 from megatron_agent.environments.database.task import read_database_tasks
 from megatron_agent.errors import UserError
-
-PEOPLE = Table("people", ("name", "age"), (("Ada", "36"), ("Bob", "9"), ("Cy", "41")))
-
-
-def question(label: tuple[object, ...] = ("2",), category: str = "counting") -> DatabaseTask:
-    return DatabaseTask("t", "How many are over 30?", "The name of this table is people.", PEOPLE, category, label)
-
-
-def operation(sql: str) -> str:
-    return f"I look.\nAction: Operation\n```sql\n{sql}\n```"
-
-
-def answer(text: str) -> str:
-    return f"I know.\nAction: Answer\nFinal Answer: {text}"
+from tests.environments.database.episodes import PEOPLE, answer, operation, question
 
 
 @pytest.fixture
 def environment() -> DatabaseEnvironment:
     return DatabaseEnvironment()
-
-
-def test_agentbenchs_own_prompt_is_taken_from_a_file(shared_data: Path, tmp_path: Path) -> None:
-    """AgentInstruct's rows begin with it; the command of docs/environments.md writes it into a file."""
-    with open(shared_data / "agentinstruct" / "db.jsonl", encoding="utf-8") as handle:
-        turns = json.loads(handle.readline())["conversations"]
-    roles = {"human": "user", "gpt": "agent"}
-    prompt = [{"role": roles[turn["from"]], "content": turn["value"]} for turn in turns[:2]]
-    (tmp_path / "prompt.json").write_text(json.dumps(prompt))
-    with TASK_KIND.open(DatabaseOptions(prompt_file=tmp_path / "prompt.json")) as world:
-        messages = world.make_environment().reset(question())
-    assert [message["content"] for message in messages[:2]] == [turn["value"] for turn in turns[:2]]
-    assert messages[0]["content"].startswith("I will ask you a question, then you should help me operate a MySQL")
-    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
-    assert messages[2]["content"] == "How many are over 30?\nThe name of this table is people."
 
 
 def test_the_instruction_says_in_other_words_what_agentbenchs_says(shared_data: Path) -> None:
@@ -207,61 +177,6 @@ def test_instructions_share_the_grammar() -> None:
         DatabaseEnvironment("long")
 
 
-@pytest.mark.parametrize(
-    ("reply", "text"),
-    [
-        ("Action: Operation\n```sql\nSELECT 1\n```", "[(1,)]"),
-        ("action:operation \r\n```SQL\r\nSELECT 1;\r\n```\r\n", "[(1,)]"),
-        ("Action: Operation\n```\nSELECT 1\n```", "[(1,)]"),
-        ("Action: Operation\n```sql\nSELECT 1", "[(1,)]"),  # cut off by the token limit
-        ("Action: Operation ```sql SELECT 1```", "[(1,)]"),
-        ("Action: Operation\n```sql\nSELECT 1 -- one\n+ 1\n```", "[(2,)]"),  # the comment ends with its line
-        ("Action: Operation\n```sql\nSELECT 1\n```\nAction: Answer\nFinal Answer: [2]", "[(1,)]"),
-        ("", UNREADABLE),
-        ("SELECT 1", UNREADABLE),
-        ("Action: Operation", UNREADABLE),
-        ("Action: Operation\n```sql\n```", UNREADABLE),
-        ("Action: Think", UNREADABLE),
-        ("Action: Answer", UNREADABLE),
-    ],
-)
-def test_fixed_style_reads_more_and_says_what_it_could_not(reply: str, text: str) -> None:
-    environment = DatabaseEnvironment("fixed")
-    environment.reset(question())
-    observation = environment.step(reply)
-    assert (observation.done, observation.text) == (False, text)
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        answer("[2]"),
-        "Final Answer: 2",  # on the first line
-        "Action: Answer Final Answer: [2]",
-        "Action: Answer\nfinal answer: [\n  2.0\n]\n",
-        'Action: Answer\nFinal Answer: ["2"]\nThat is all.',
-    ],
-)
-def test_fixed_style_answers(reply: str) -> None:
-    environment = DatabaseEnvironment("fixed")
-    environment.reset(question())
-    last = environment.step(reply)
-    assert (last.done, last.reward, last.status) == (True, 1.0, "completed")
-
-
-def test_fixed_style_counts_unreadable_replies() -> None:
-    environment = DatabaseEnvironment("fixed", max_rounds=2)
-    environment.reset(question())
-    assert environment.step("what?").text == UNREADABLE
-    assert environment.step(operation("SELECT 1")).text == "[(1,)]"
-    last = environment.step("what?")
-    assert (last.done, last.reward, last.status) == (True, 0.0, "limit reached")
-    environment.reset(question())
-    environment.step("what?")
-    environment.step("what?")
-    assert environment.step(answer("[2]")).reward == 1.0
-
-
 def test_a_finished_episode_takes_no_steps(environment: DatabaseEnvironment) -> None:
     environment.reset(question())
     environment.step(answer("[2]"))
@@ -286,72 +201,3 @@ def test_a_modification_without_a_hash_is_compared_with_its_gold_sql(environment
     environment.reset(DatabaseTask("t", "q", "d", PEOPLE, "UPDATE", (), None, "UPDATE gone SET x = 1"))
     with pytest.raises(EnvironmentFault, match="task t: its gold SQL fails: no such table: gone"):
         environment.step(answer("[]"))
-
-
-def play_gold(task: DatabaseTask, style: str) -> float:
-    assert TASK_KIND.expert is not None
-    expert, environment = TASK_KIND.expert(task), DatabaseEnvironment(style)
-    messages = environment.reset(task)
-    while not (observation := environment.step(expert(messages))).done:
-        assert observation.text.startswith("["), observation.text
-        messages.append({"role": "user", "content": observation.text})
-    return observation.reward
-
-
-@pytest.mark.parametrize("style", TASK_KIND.prompt_styles)
-def test_shipped_tasks_are_won_by_their_gold_statements(style: str) -> None:
-    with TASK_KIND.open(DatabaseOptions(prompt_style=style)) as world:
-        assert len(world.tasks) == 30
-        assert world.facts["engine"] == "sqlite"
-        assert all(task.gold_sql for task in world.tasks)
-        assert [play_gold(task, style) for task in world.tasks] == [1.0] * 30
-
-
-def test_shipped_labels_are_what_their_gold_queries_show() -> None:
-    with TASK_KIND.open(DatabaseOptions()) as world:
-        for task in world.tasks:
-            environment = world.make_environment()
-            environment.reset(task)
-            text = environment.step(operation(task.gold_sql)).text
-            values = [str(value) for row in eval(text) for value in row]
-            assert values == [] if task.modifies else values == list(task.label)
-            environment.close()
-
-
-def test_no_replay_of_a_modification_without_gold_sql() -> None:
-    assert TASK_KIND.expert is not None
-    assert TASK_KIND.expert(question())([]) == "I know the answer.\nAction: Answer\nFinal Answer: ['2']"
-    with pytest.raises(UserError, match='task t: needs "gold_sql" for a replay'):
-        TASK_KIND.expert(DatabaseTask("t", "q", "d", PEOPLE, "DELETE", (), "[('0',)]"))
-
-
-def test_a_prompt_file_replaces_the_messages_before_the_task(tmp_path: Path) -> None:
-    path = tmp_path / "prompt.json"
-    path.write_text('[{"role": "user", "content": "Use SQL."}, {"role": "agent", "content": "Yes."}]')
-    with TASK_KIND.open(DatabaseOptions(prompt_file=path)) as world:
-        messages = world.make_environment().reset(world.tasks[0])
-        assert [message["content"] for message in messages[:2]] == ["Use SQL.", "Yes."]
-        messages[0]["content"] = "changed"
-        assert world.make_environment().reset(world.tasks[1])[0]["content"] == "Use SQL."
-
-
-@pytest.mark.parametrize("split", ["dev", "std", "train"])
-def test_agentbenchs_folder(tmp_path: Path, split: str) -> None:
-    (tmp_path / "data" / "dbbench").mkdir(parents=True)
-    names = {"dev": "dev.jsonl", "std": "standard.jsonl", "train": "db_out_new.jsonl"}
-    record = {"description": "q", "type": ["other"], "label": [split], "table": {
-        "table_name": "t", "table_info": {"columns": ["a"], "rows": []}}}  # fmt: skip
-    for name, file in names.items():
-        (tmp_path / "data/dbbench" / file).write_text(json.dumps({**record, "label": [name]}) + "\n")
-    with TASK_KIND.open(DatabaseOptions(tasks=tmp_path, split=split)) as world:
-        assert [task.label for task in world.tasks] == [(split,)]
-
-
-def test_bad_options() -> None:
-    for options, message in (
-        (DatabaseOptions(database_url="oracle://x:secret@h"), "--database-url: expected sqlite or mysql://"),
-        (DatabaseOptions(database_connections=0), "--database-connections: expected at least 1, got 0"),
-    ):
-        world = TASK_KIND.open(options)
-        with pytest.raises(UserError, match=message):
-            world.__enter__()

@@ -9,8 +9,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from megatron_agent.environments.database import Table
+
+if TYPE_CHECKING:
+    from megatron_agent.environments.database.server import DatabaseServer
+
+TABLE = Table("my % table", ("a b", "Win %"), (("x", "9"), ("Y", "10"), ("z", None)))
 
 
 @dataclass(frozen=True)
@@ -27,12 +35,30 @@ class MariaDb:
         """The address as `--database-url` takes it, the password escaped."""
         return f"mysql://{self.user}:pass%3Aword%2F1@127.0.0.1:{self.port}"
 
+    def left_behind(self) -> list[list[str]]:
+        """Return the databases and users of runs that are still there."""
+        pattern = r"agentlm\_run\_%"
+        return self.run(
+            f"select schema_name from information_schema.schemata where schema_name like '{pattern}' union all "
+            f"select user from mysql.user where user like '{pattern}'"
+        )
+
     def run(self, sql: str) -> list[list[str]]:
         """Run statements as the superuser with the server's own client; returns the rows."""
         client = ["mariadb", "--no-defaults", "-S", str(self.socket), "-uroot", "--batch", "--skip-column-names"]
         done = subprocess.run(client, input=sql, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def server(mariadb: MariaDb) -> "Iterator[DatabaseServer]":
+    """A run of at most 8 episodes at once on it."""
+    from megatron_agent.environments.database.connections import parse_database_url
+    from megatron_agent.environments.database.server import open_server
+
+    with open_server(parse_database_url(mariadb.url), connections=8) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def backend() -> SqliteBackend:
     return backend
 
 
-# Results as MySQL 8 gives them on TEXT columns; test_database_agreement.py asks MariaDB.
+# Results as MySQL 8 gives them on TEXT columns; test_agreement.py asks MariaDB.
 STATEMENTS = [
     ("SELECT `a b` FROM `my table` WHERE n > 9.5 ORDER BY `a b`", "[('Y',), ('z',)]"),
     ("SELECT `a b` FROM `my table` WHERE 10 <= n", "[('Y',), ('z',)]"),
