@@ -10,7 +10,14 @@ from megatron_agent.agents.client import ChatClient, ContextLimitError, Reply, R
 from megatron_agent.agents.history import MAX_SEGMENTS, truncate_history
 from megatron_agent.agents.record import EpisodeRecord, OnEvent
 from megatron_agent.agents.trajectory import Trajectory
-from megatron_agent.environments.base import Environment, EnvironmentFault, Message, Observation, Task
+from megatron_agent.environments.base import (
+    Environment,
+    EnvironmentFault,
+    EpisodeOver,
+    Message,
+    Observation,
+    Task,
+)
 
 
 def play(
@@ -64,7 +71,11 @@ def _take_turns(
     repetition_limit: int,
 ) -> Observation:
     """Play from reset to the observation that ends the episode."""
-    context = environment.reset(task)
+    try:
+        context = environment.reset(task)
+    except EpisodeOver as over:
+        record.begin(over.messages)
+        return over.observation
     record.begin(context)
     conversation = list(context)
     while True:
@@ -79,6 +90,9 @@ def _take_turns(
             return replace(environment.stop("task error"), reward=0.0, scores={})
         record.add_reply(reply)
         observation = environment.step(reply.text)
+        kept = reply.text if observation.reply is None else observation.reply
+        if kept != reply.text:
+            record.keep(kept)
         if not observation.done and _repeats(record.replies, repetition_limit):
             observation = environment.stop("repetition")
         if observation.done:
@@ -88,7 +102,7 @@ def _take_turns(
         if observation.restart:
             conversation = [*context[:-1], answer]
         else:
-            conversation += [{"role": "assistant", "content": reply.text}, answer]
+            conversation += [{"role": "assistant", "content": kept}, answer]
 
 
 def play_many(

@@ -18,9 +18,10 @@ class EpisodeRecord:
 
     `on_event` gets a dict of JSON values for every message (`event` is "message"; `task_id`, `index`, `role`,
     `content`, `seconds` since the start; on a model's reply also `prompt_tokens`, `completion_tokens`, `cost`,
-    `finish_reason` and `request_seconds`, which are None on other messages) and one at the end (`event` is "end";
-    `task_id`, `reward`, `status`, `scores`, `rounds`, `seconds`, `prompt_tokens`, `completion_tokens`, `cost`,
-    `error`). An episode that is broken off has no end.
+    `finish_reason` and `request_seconds`, which are None on other messages), for every reply that stays in the
+    conversation as something else (`event` is "kept"; `task_id`, `index` of the reply, `kept`, `seconds`) and one at
+    the end (`event` is "end"; `task_id`, `reward`, `status`, `scores`, `rounds`, `seconds`, `prompt_tokens`,
+    `completion_tokens`, `cost`, `error`). An episode that is broken off has no end.
     """
 
     def __init__(self, task: Task, on_event: OnEvent | None = None) -> None:
@@ -42,6 +43,11 @@ class EpisodeRecord:
         """Record a reply of the model."""
         self.replies.append(reply)
         self.add({"role": "assistant", "content": reply.text}, reply)
+
+    def keep(self, text: str) -> None:
+        """Mark the last message, a reply: what stays of it in the conversation is `text`."""
+        self.messages[-1]["kept"] = text
+        self._tell(event="kept", index=len(self.messages) - 1, kept=text)
 
     def add(self, message: Message, reply: Reply | None = None) -> None:
         """Record a message; `reply` is where it came from."""

@@ -1,6 +1,6 @@
 """What every environment looks like from outside: text in, text out, a reward at the end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
@@ -33,6 +33,8 @@ class Observation:
     `scores` (further figures of the benchmark by name, such as exact match beside F1) are set only when `done`.
     With `restart` the conversation begins again: the next request holds the messages of `reset` but the last, and
     `text` in its place (Mind2Web asks each choice of its tournament without memory of the others).
+    `reply` is what of the model's reply stays in the conversation, None all of it (Knowledge Graph cuts it at an
+    "Observation:" of the model's own); the record keeps both.
     """
 
     text: str
@@ -41,6 +43,19 @@ class Observation:
     status: Status | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     restart: bool = False
+    reply: str | None = None
+
+
+class EpisodeOver(Exception):  # noqa: N818
+    """Raised by `reset` when there is nothing to ask the model: the episode ends on `observation`, which is `done`.
+
+    `messages` are for the record, such as the task that is not played.
+    """
+
+    def __init__(self, observation: Observation, messages: Sequence[Message] = ()) -> None:
+        super().__init__(observation.status)
+        self.observation = observation
+        self.messages = list(messages)
 
 
 class Task(Protocol):
@@ -60,7 +75,10 @@ class Environment(Protocol):
     """
 
     def reset(self, task: Any) -> list[Message]:
-        """Start an episode: return instruction, acknowledgement, demonstrations if any, and the task."""
+        """Start an episode: return instruction, acknowledgement, demonstrations if any, and the task.
+
+        Raises EpisodeOver when the episode ends before a first request.
+        """
 
     def step(self, reply: str) -> Observation:
         """Take the model's reply and answer with an observation."""

@@ -13,8 +13,8 @@ from megatron_agent.files import naming, read_json_lines_tolerating_cut_tail, wr
 class Transcripts:
     """The file, open for appending. Lines are the events of `EpisodeRecord`.
 
-    It is made by the model's first reply: a server that is not there leaves no folder behind. What an earlier run
-    left of episodes that are not in `finished` then goes: they are played again.
+    It is made by the model's first reply, or by an episode that ends without one: a server that is not there leaves
+    no folder behind. What an earlier run left of episodes that are not in `finished` then goes: they are played again.
     """
 
     def __init__(self, path: Path, finished: Collection[str]) -> None:
@@ -26,7 +26,7 @@ class Transcripts:
     def write(self, event: dict[str, Any]) -> None:
         """Append an event at once, so that a killed program leaves at most its last line cut."""
         self._waiting.append(event)
-        if self._handle is None and not _is_reply(event):
+        if self._handle is None and not _is_reply(event) and event["event"] != "end":
             return
         with naming(self.path):
             if self._handle is None:
@@ -60,8 +60,12 @@ def read_unfinished(path: Path, finished: Collection[str]) -> list[Result]:
     """
     episodes: dict[str, list[dict[str, Any]]] = {}
     for event in read_json_lines_tolerating_cut_tail(path):
-        if event.get("event") == "message" and event.get("task_id") not in finished:
+        if event.get("task_id") in finished:
+            continue
+        if event.get("event") == "message":
             episodes.setdefault(str(event["task_id"]), []).append(event)
+        elif event.get("event") == "kept":
+            episodes[str(event["task_id"])][event["index"]]["kept"] = event["kept"]
     return [_unfinished(identifier, events) for identifier, events in episodes.items()]
 
 
@@ -74,7 +78,7 @@ def _unfinished(identifier: str, events: list[dict[str, Any]]) -> Result:
         "status": "unfinished",
         "rounds": len(replies),
         "context_messages": replies[0] if replies else len(events),
-        "messages": [{"role": event["role"], "content": event["content"]} for event in events],
+        "messages": [{name: event[name] for name in ("role", "content", "kept") if name in event} for event in events],
     }
 
 

@@ -125,15 +125,20 @@ def _task_of(folder: Path) -> str:
 
 def _episode(task: str, result: Result) -> _Episode:
     messages, context = result["messages"], result["context_messages"]
-    shown = [
-        {"role": "assistant", "parts": [[part.kind, part.text] for part in split_reply(message["content"])]}
-        if message["role"] == "assistant"
-        else {"role": message["role"], "text": message["content"]}
-        for message in messages[max(context - 1, 0) :]
-    ]
+    shown = [_shown(message) for message in messages[max(context - 1, 0) :]]
     index = {name: result.get(name) for name in ("id", "category", "reward", "status", "rounds")}
     opened = {name: result.get(name) for name in ("scores", "seconds", "prompt_tokens", "completion_tokens", "error")}
     return _Episode({"task": task, **index}, messages[: max(context - 1, 0)], _json({**opened, "messages": shown}))
+
+
+def _shown(message: dict[str, str]) -> dict[str, Any]:
+    """Return a message as the page draws it: of a reply its parts, and all of it where not all of it was kept."""
+    if message["role"] != "assistant":
+        return {"role": message["role"], "text": message["content"]}
+    parts = [[part.kind, part.text] for part in split_reply(message.get("kept", message["content"]))]
+    if "kept" in message:
+        parts.append(["whole", message["content"]])
+    return {"role": "assistant", "parts": parts}
 
 
 def _write_page(path: Path, page: _Page, links: dict[str, Any]) -> None:

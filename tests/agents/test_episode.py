@@ -14,7 +14,7 @@ from megatron_agent.agents.client import ContextLimitError, Reply, RequestError,
 from megatron_agent.agents.episode import play, play_many
 from megatron_agent.agents.trajectory import trajectory_to_conversation
 from megatron_agent.chat.conversation import check_trainable, conversation_to_record, parse_conversation
-from megatron_agent.environments.base import EnvironmentFault, Message, Observation
+from megatron_agent.environments.base import EnvironmentFault, EpisodeOver, Message, Observation
 from megatron_agent.environments.database import DatabaseEnvironment, DatabaseTask, Table
 from megatron_agent.environments.database.backend import SqliteBackend
 from megatron_agent.errors import UserError
@@ -255,6 +255,55 @@ def test_restarted_conversations_hold_the_context_and_the_new_question() -> None
     assert [m["content"] for m in trajectory.messages[2:]] == [
         "w: room 0", "reply 1", "w: room 1", "reply 2", "w: room 2", "reply 3",
     ]  # fmt: skip
+
+
+class Cutting(Walking):
+    """Keeps of a reply what stands before an "Observation:" of its own, as Knowledge Graph does."""
+
+    def step(self, reply: str) -> Observation:
+        return replace(super().step(reply), reply=reply.split("Observation:")[0])
+
+
+def test_of_a_cut_reply_the_model_sees_what_was_kept_and_the_record_keeps_all() -> None:
+    seen: list[list[str]] = []
+    events: list[dict[str, Any]] = []
+    replies = ["on\nObservation: a palace", "on", "Observation: the end"]
+
+    def respond(messages: Sequence[Message]) -> str:
+        seen.append([message["content"] for message in messages])
+        return replies[len(seen) - 1]
+
+    trajectory = play(Cutting(), Walk("w"), ScriptedClient(respond), on_event=events.append)
+    assert seen[-1][2:] == ["w: room 0", "on\n", "w: room 1", "on", "w: room 2"]
+    own = [message for message in trajectory.messages[3:] if message["role"] == "assistant"]
+    assert [message["content"] for message in own] == replies
+    assert [message.get("kept") for message in own] == ["on\n", None, ""]
+    kept = [(e["index"], e["kept"]) for e in events if e["event"] == "kept"]
+    assert kept == [(3, "on\n"), (7, "")]
+    turns = trajectory_to_conversation(trajectory).turns
+    assert [turn.value for turn in turns if turn.loss] == ["on\n", "on", ""]
+
+
+def test_identical_replies_are_told_by_what_the_model_wrote() -> None:
+    numbers = iter(range(9))
+    other = play(Cutting(), Walk("w"), ScriptedClient(lambda m: f"on Observation: {next(numbers)}"), repetition_limit=2)
+    same = play(Cutting(), Walk("w"), ScriptedClient(lambda m: "on Observation: 1"), repetition_limit=2)
+    assert (other.status, same.status, same.rounds) == ("completed", "repetition", 2)
+    assert [message.get("kept") for message in same.messages[3:]] == ["on ", None, "on "]
+
+
+@pytest.mark.parametrize("messages", [[], [{"role": "user", "content": "w: no way in"}]])
+def test_an_episode_can_be_over_before_a_first_request(messages: list[Message]) -> None:
+    class Closed(Walking):
+        def reset(self, task: Walk) -> list[Message]:
+            raise EpisodeOver(Observation("", True, 0.0, "completed", {"rooms": 0}), messages)
+
+    environment, events = Closed(), list[dict[str, Any]]()
+    trajectory = play(environment, Walk("w"), Failing(AssertionError("asked")), on_event=events.append)
+    assert (trajectory.status, trajectory.reward, trajectory.scores) == ("completed", 0.0, {"rooms": 0})
+    assert (trajectory.rounds, list(trajectory.messages), trajectory.context_messages) == (0, messages, len(messages))
+    assert [event["event"] for event in events] == ["message"] * len(messages) + ["end"]
+    assert environment.closed == 1
 
 
 def test_an_episode_that_ends_while_the_run_fails_is_delivered() -> None:

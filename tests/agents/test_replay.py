@@ -79,6 +79,18 @@ def test_strict_replay_sees_through_truncation(tmp_path: Path) -> None:
     assert play(LongWalking(), Walk("w"), replay.for_task(Walk("w"))).messages == played.messages
 
 
+def test_replies_are_replayed_as_they_were_before_they_were_cut(tmp_path: Path) -> None:
+    class Cutting(Walking):
+        def step(self, reply: str) -> Any:
+            return replace(super().step(reply), reply=reply.split("Observation:")[0])
+
+    played = play(Cutting(), Walk("w"), ScriptedClient(lambda messages: f"on {len(messages)} Observation: a palace"))
+    replay = ReplayClient.from_results(record(tmp_path / "r.jsonl", played), strict=True)
+    again = play(Cutting(), Walk("w"), replay.for_task(Walk("w")))
+    assert again.messages == played.messages
+    assert again.messages[3]["kept"] == "on 3 "
+
+
 @pytest.mark.parametrize("status", ["context limit", "task error"])
 def test_endings_of_the_machinery_are_replayed(tmp_path: Path, status: str) -> None:
     played = walk(Walk("w"), ScriptedClient(lambda messages: ON))

@@ -66,6 +66,26 @@ def test_unfinished_episodes(tmp_path: Path) -> None:
     assert cut["messages"][3] == {"role": "assistant", "content": "assistant 3 \ud800\n"}
 
 
+def test_what_was_kept_of_a_reply(tmp_path: Path) -> None:
+    path = tmp_path / "transcripts.jsonl"
+    with Transcripts(path, []) as transcripts:
+        play(transcripts, "cut", 4)
+        play(transcripts, "other", 5)
+        transcripts.write({"event": "kept", "task_id": "cut", "index": 3, "kept": "assistant"})
+    cut, other = read_unfinished(path, [])
+    assert cut["messages"][3] == {"role": "assistant", "content": "assistant 3 \ud800\n", "kept": "assistant"}
+    assert all("kept" not in message for message in other["messages"])
+
+
+def test_episodes_that_end_without_a_reply_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "transcripts.jsonl"
+    with Transcripts(path, []) as transcripts:
+        play(transcripts, "a", 1)
+        play(transcripts, "b", 1)
+        transcripts.write({"event": "end", "task_id": "a", "index": 1})
+        assert tasks_in(path) == ["a", "b", "a"]
+
+
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "transcripts.jsonl"
     path.write_text("rubbish\n")

@@ -171,6 +171,20 @@ def test_thousands_of_episodes_on_pages_that_link_to_one_another(browser: Any, t
     assert page.errors() == []
 
 
+def test_a_reply_that_was_cut_is_shown_as_kept_and_whole(browser: Any, tmp_path: Path) -> None:
+    cut = episode(1)
+    cut["messages"][5].update(
+        content="Thought: I.\nAction: look\nObservation: gold", kept="Thought: I.\nAction: look\n"
+    )
+    page = Page(browser, write_viewer([write(tmp_path / "run", "knowledge_graph", cut)], tmp_path / "page.html")[0])
+    whole = "the whole reply, of which the above stayed in the conversation"
+    assert page.texts("#messages .message h2") == ["task", "thought", "action", whole, "observation", "action"]
+    assert page.texts("#messages .other pre") == ["Thought: I.\nAction: look\nObservation: gold"]
+    page.fill("text", "gold")
+    assert page.texts("#messages mark") == ["gold"]
+    assert page.errors() == []
+
+
 def test_a_long_text_is_cut_until_asked_for(browser: Any, tmp_path: Path) -> None:
     folder = write(tmp_path / "run", "database", episode(1, text="x" * 300_000))
     page = Page(browser, write_viewer([folder], tmp_path / "page.html")[0])
