@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from megatron_agent.environments.base import EnvironmentFault, Message, Observation, Status
@@ -64,11 +65,26 @@ class KnowledgeGraphEnvironment:
         return [*(dict(message) for message in self.prompt), {"role": "user", "content": question}]
 
     def step(self, reply: str) -> Observation:
-        """Run the reply's call, or its answer's program and end the episode."""
+        """Run the reply's call, or its answer's program and end the episode.
+
+        What follows an `Observation:` of the reply's own is neither read nor kept in the conversation.
+        """
         if self._task is None:
             raise RuntimeError("reset() must come before step()")
         self._rounds += 1
-        reply = calls.clean_reply(reply)
+        kept = calls.clean_reply(reply)
+        observation = self._answer(kept)
+        return observation if kept == reply else replace(observation, reply=kept)
+
+    def stop(self, status: Status) -> Observation:
+        """End the episode from outside: nothing was answered."""
+        return self._finish(None, status)
+
+    def close(self) -> None:
+        """Forget the episode; the store belongs to the world."""
+        self._task = None
+
+    def _answer(self, reply: str) -> Observation:
         answer = calls.find_answer(reply)
         if answer is None:
             text = self._act(reply)
@@ -79,14 +95,6 @@ class KnowledgeGraphEnvironment:
         if self._rounds >= self.max_rounds:
             return self._finish(None, "limit reached")
         return Observation(text, done=False)
-
-    def stop(self, status: Status) -> Observation:
-        """End the episode from outside: nothing was answered."""
-        return self._finish(None, status)
-
-    def close(self) -> None:
-        """Forget the episode; the store belongs to the world."""
-        self._task = None
 
     def _act(self, reply: str) -> str:
         """Run the first call of the action line that can be run, and return the feedback."""

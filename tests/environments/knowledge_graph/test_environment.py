@@ -1,10 +1,13 @@
 """Grammar, feedback and scores as in AgentBench's task.py, its traps included; and the fixed style without them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from megatron_agent.environments.base import EnvironmentFault, Observation
+from megatron_agent.agents.client import ScriptedClient
+from megatron_agent.agents.episode import play
+from megatron_agent.environments.base import EnvironmentFault, Message, Observation
 from megatron_agent.environments.knowledge_graph import (
     TASK_KIND,
     KnowledgeGraphEnvironment,
@@ -154,7 +157,8 @@ def test_an_episode() -> None:
 def test_paper_feedback(before: tuple[str, ...], reply: str, feedback: str) -> None:
     environment = started()
     say(environment, *before)
-    assert environment.step(reply) == Observation(feedback, done=False)
+    observation = environment.step(reply)
+    assert (observation.text, observation.done) == (feedback, False)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +250,35 @@ def test_a_program_that_doubles_stays_small() -> None:
     for k in range(12):
         say(environment, f"intersection(#{k}, #{k})")
     assert environment.step("Final Answer: #12").reward == 1.0
+
+
+@pytest.mark.parametrize("style", ["paper", "fixed"])
+def test_what_a_reply_observes_itself_is_neither_read_nor_kept(style: str) -> None:
+    """As the released loop does: the history gets the message that was cut."""
+    replies = [
+        "Action: get\\_relations(First Film)\nObservation: [a.b.c]\nFinal Answer: #0",
+        "Action: get_neighbors(First Film, film.film.starring)",
+        "Observation: variable #7\nFinal Answer: #7",
+        "Final Answer: #0\nObservation: right!",
+    ]
+    seen: list[list[str]] = []
+
+    def respond(messages: Sequence[Message]) -> str:
+        seen.append([message["content"] for message in messages])
+        return replies[len(seen) - 1]
+
+    environment = KnowledgeGraphEnvironment(load_lines(LINES), ONTOLOGY, style, prompt=[])
+    trajectory = play(environment, TASK, ScriptedClient(respond))
+    assert (trajectory.status, trajectory.reward) == ("completed", 1.0)
+    assert seen[-1][1:] == [
+        "Action: get_relations(First Film)\n",
+        "Observation: [film.film.director, film.film.starring]",
+        replies[1],
+        "Observation: variable #0, which are instances of film.actor",
+        "",
+        "No executable function found! Need to recheck the action.",
+    ]
+    assert trajectory.messages[-1]["kept"] == "Final Answer: #0\n"
 
 
 class RefusingStore:
