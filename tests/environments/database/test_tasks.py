@@ -52,6 +52,15 @@ def test_agentbench_dev(shared_data: Path, caplog: pytest.LogCaptureFixture) -> 
     assert "dev.jsonl:6: MySQL cannot create table 'historic_sites'" in caplog.text
 
 
+def test_uneven_rows_leave_the_table_empty_as_in_agentbench(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two tasks of AgentTuning's std file have such a row; the released INSERT of all rows fails, the table stays."""
+    uneven = row(table=table(["a", "b"], [["1", "2"], ["3"], []]))
+    with caplog.at_level(logging.WARNING):
+        (task,) = read_database_tasks(write(tmp_path / "x.jsonl", uneven))
+    assert (task.table.rows, task.table.creatable) == ((), True)
+    assert "x.jsonl:1: row 1 of table 't' has 1 cells for 2 columns; as in AgentBench" in caplog.text
+
+
 def test_irregular_fields(tmp_path: Path) -> None:
     regular, bare, null = read_database_tasks(
         write(
@@ -132,7 +141,7 @@ def test_names_mysql_refuses(name: str) -> None:
         (row(table=table(columns=[])), "columns"),
         (row(table=table(columns=[3])), "every column to have a name"),
         (row(table=table(rows=None)), "rows"),
-        (row(table=table(rows=[["1", "2"]])), "row 0 to have 1 cells, one a column, got 2 cells"),
+        (row(table=table(rows=["1"])), "row 0 to be a list of cells, got str"),
         (row(table=table(rows=[[["1"]]])), "nested"),
         (row(id=True), '"id" to be a non-empty string or a whole number, got True'),
         (row(id=""), '"id" to be a non-empty string'),
