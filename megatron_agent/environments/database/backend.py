@@ -1,27 +1,31 @@
 """Where the SQL runs. The default is SQLite in memory; a MySQL server offers the same four methods."""
 
-import hashlib
+import re
 import sqlite3
 import sys
 import time
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-from megatron_agent.environments.database import collation
-from megatron_agent.environments.database.dialect import mysql_to_sqlite
+from megatron_agent.environments.database.dialect import collation
+from megatron_agent.environments.database.dialect.functions import ADDED, MAX_VALUE_BYTES, register
+from megatron_agent.environments.database.dialect.kinds import Kind, shown
+from megatron_agent.environments.database.dialect.messages import mysql_message, syntax_error
+from megatron_agent.environments.database.dialect.show import answer
+from megatron_agent.environments.database.dialect.translation import Translation, mysql_to_sqlite
 from megatron_agent.environments.database.task import Table
 from megatron_agent.errors import UserError
 
 MAX_FEEDBACK_CHARACTERS = 800
-GROUP_CONCAT_MAX_BYTES = 1024
-"""MySQL's default `group_concat_max_len`, under which AgentBench's md5 labels were computed."""
-
 MAX_STATEMENT_CHARACTERS = 100_000
 
 STATEMENT_TOO_LONG = "1153 (08S01): Got a packet bigger than 'max_allowed_packet' bytes"  # MySQL's wording
 TIME_IS_UP = "3024 (HY000): Query execution was interrupted, maximum statement execution time exceeded"
 """MySQL's own wording for `max_execution_time`."""
 
-_MAX_VALUE_BYTES = 4_000_000
+_NEAR = re.compile(r'near "(?P<token>.*)": syntax error|unrecognized token: "(?P<other>.*)"', re.DOTALL)
+_MOST_TRIES = 20
+_WORD = re.compile(r"[a-z_][a-z0-9_]*")
 _MAX_DATABASE_PAGES = 16_384  # of 4 KiB
 _DENIED_ACTIONS = {
     sqlite3.SQLITE_ATTACH,  # VACUUM INTO asks for it too
@@ -66,25 +70,23 @@ class SqliteBackend:
     def __init__(self, seconds_per_statement: float = 5.0) -> None:
         self.seconds_per_statement = seconds_per_statement
         self._connection: sqlite3.Connection | None = None
+        self._table: Table | None = None
         self._deadline = float("inf")
+        self._fault = ""
+        self._registered: set[str] = set()
 
     def create(self, table: Table) -> None:
         self.close()
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        self._connection = connection
-        connection.create_function("md5", 1, _md5, deterministic=True)
-        connection.create_function("concat", -1, _concat, deterministic=True)
-        connection.create_function("concat_ws", -1, _concat_ws, deterministic=True)
-        connection.create_function("char_length", 1, _char_length, deterministic=True)
-        connection.create_function("stored_text", 1, _stored_text, deterministic=True)
-        connection.create_function("like", 2, _like, deterministic=True)
-        connection.create_function("like", 3, _like, deterministic=True)
+        self._connection, self._table = connection, table
+        self._registered = set[str]()
+        connection.create_function("database", 0, lambda: table.name)
+        connection.create_function("schema", 0, lambda: table.name)
         connection.create_collation(collation.NAME, self._compare)
-        connection.create_aggregate("sorted_group_concat", 1, _SortedGroupConcat)  # type: ignore[arg-type]
         for schema in ("main", "temp"):
             connection.execute(f"PRAGMA {schema}.max_page_count = {_MAX_DATABASE_PAGES}")
         if sys.version_info >= (3, 11):
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
         else:  # a limit of the whole process, the only one Python 3.10 can set
             connection.execute("PRAGMA hard_heap_limit = 268435456")
         try:
@@ -98,18 +100,31 @@ class SqliteBackend:
     def execute(self, sql: str) -> str:
         if len(sql) > MAX_STATEMENT_CHARACTERS:
             return STATEMENT_TOO_LONG
+        if self._connection is None or self._table is None:
+            raise RuntimeError("create() must come before the first statement")
+        self._connection.set_authorizer(None)
+        told = answer(sql, self._connection, self._table.name)
+        self._connection.set_authorizer(_authorize)
+        if told is not None:
+            return clip_feedback(told)
         try:
-            statement = mysql_to_sqlite(sql)
+            statement = mysql_to_sqlite(sql, self._table.name, self._table.columns)
         except ValueError as error:
             return clip_feedback(str(error))
-        return clip_feedback(self._run(statement))
+        result = self._run(statement.sql, statement.kinds)
+        if isinstance(result, list):
+            return clip_feedback(str(result))
+        if near := _NEAR.fullmatch(result):
+            return clip_feedback(syntax_error(sql, self._place_of(near["token"] or near["other"], statement)))
+        return clip_feedback(mysql_message(result, sql, self._table.name))
 
     def table_hash(self, table: Table) -> str:
         columns = ", ".join(quote_name(column) for column in table.columns)
-        return self._run(
+        result = self._run(
             "SELECT md5(sorted_group_concat(rowhash)) AS hash FROM (SELECT substr(md5(concat_ws(',', "
             f"{columns})), 1, 5) AS rowhash FROM {quote_name(table.name)}) AS sub"
         )
+        return str(result) if isinstance(result, list) else mysql_message(result, "", table.name)
 
     def close(self) -> None:
         if self._connection is not None:
@@ -122,22 +137,60 @@ class SqliteBackend:
             return 0
         return collation.compare(left, right)
 
-    def _run(self, sql: str) -> str:
+    def _guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Let a function end with its statement's time, and keep what it raises: SQLite tells only that it did."""
+
+        def call(*arguments: Any) -> Any:
+            if time.monotonic() > self._deadline and self._connection is not None:
+                self._connection.interrupt()
+                return None
+            try:
+                return function(*arguments)
+            except TypeError:
+                called = name.removeprefix("mysql_").upper()
+                self._fault = f"1582 (42000): Incorrect parameter count in the call to native function '{called}'"
+                raise
+            except ArithmeticError as error:
+                self._fault = "1690 (22003): DOUBLE value is out of range"
+                raise ValueError(self._fault) from error
+            except ValueError as error:
+                self._fault = str(error)
+                raise
+
+        return call
+
+    def _run(self, sql: str, kinds: Sequence[Kind] | None = None) -> list[tuple[object, ...]] | str:
+        """Return the rows as MySQL shows them, or SQLite's message."""
         if self._connection is None:
             raise RuntimeError("create() must come before the first statement")
+        needed = ADDED.intersection(_WORD.findall(sql.lower())) - self._registered
+        register(self._connection, needed, self._guarded)
+        self._registered |= needed
         self._deadline = time.monotonic() + self.seconds_per_statement
+        self._fault = ""
         try:
-            cursor = self._connection.execute(sql)
             # A row takes at least six characters of the list's text: more rows than this are never shown.
-            return str(cursor.fetchmany(MAX_FEEDBACK_CHARACTERS))
+            rows = self._connection.execute(sql).fetchmany(MAX_FEEDBACK_CHARACTERS)
         except sqlite3.OperationalError as error:
             if str(error) == "interrupted":
                 return TIME_IS_UP
-            return str(error)
+            return self._fault or str(error)
         except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError, MemoryError) as error:
             return str(error) or "out of memory"
         finally:
             self._deadline = float("inf")
+        if kinds and rows and len(kinds) == len(rows[0]):
+            return [tuple(map(shown, row, kinds)) for row in rows]
+        return rows
+
+    def _place_of(self, token: str | None, statement: Translation) -> int:
+        """Return where in the model's statement SQLite stopped reading: the first such token that it stops at."""
+        places = [pair[0] for pair in statement.origins if token and statement.sql.startswith(token, pair[0])]
+        for place in places[:_MOST_TRIES]:
+            stopped = self._run("EXPLAIN " + statement.sql[: place + len(token or "")])
+            if isinstance(stopped, str) and token and f'"{token}"' in stopped:
+                return statement.origin(place)
+        return statement.origin(places[0] if places else 0)
 
 
 def _create_table(connection: sqlite3.Connection, table: Table) -> None:
@@ -157,60 +210,3 @@ def _authorize(action: int, first: str | None, second: str | None, *_: str | Non
         action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _DENIED_FUNCTIONS
     )
     return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _bounded(text: str) -> str:
-    if len(text) > _MAX_VALUE_BYTES:
-        raise ValueError("value too long")  # SQLite reports a failed function
-    return text
-
-
-def _md5(value: object) -> str | None:
-    return None if value is None else hashlib.md5(_as_text(value).encode()).hexdigest()
-
-
-def _concat(*values: object) -> str | None:
-    return None if None in values else _bounded("".join(_as_text(value) for value in values))
-
-
-def _concat_ws(separator: object, *values: object) -> str | None:
-    if separator is None:
-        return None
-    return _bounded(_as_text(separator).join(_as_text(value) for value in values if value is not None))
-
-
-def _stored_text(value: str | bytes | float | None) -> str | bytes | float | None:
-    """Return what a TEXT column of MySQL makes of a DOUBLE: `5`, not SQLite's `5.0`, and all digits of others."""
-    if not isinstance(value, float):
-        return value
-    return _as_text(value) if abs(value) < 1e15 else repr(value).replace("e+", "e")
-
-
-def _like(pattern: object, value: object, escape: object = "\\") -> bool | None:
-    if pattern is None or value is None or escape is None:
-        return None
-    return collation.like(_as_text(pattern), _as_text(value), _as_text(escape))
-
-
-def _char_length(value: object) -> int | None:
-    return None if value is None else len(_as_text(value))
-
-
-class _SortedGroupConcat:
-    """`group_concat(x ORDER BY x)`, cut at MySQL's default length. NULL over no rows."""
-
-    def __init__(self) -> None:
-        self.values: list[str] = []
-
-    def step(self, value: str | None) -> None:
-        if value is not None:
-            self.values.append(value)
-
-    def finalize(self) -> str | None:
-        return ",".join(sorted(self.values))[:GROUP_CONCAT_MAX_BYTES] if self.values else None

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pymysql
 
 from megatron_agent.environments.base import EnvironmentFault
-from megatron_agent.environments.database.backend import GROUP_CONCAT_MAX_BYTES
+from megatron_agent.environments.database.dialect.functions import GROUP_CONCAT_MAX_BYTES
 from megatron_agent.errors import UserError
 
 PASSWORD_VARIABLE = "AGENTLM_DATABASE_PASSWORD"

@@ -14,6 +14,7 @@ from megatron_agent.environments.database.backend import (
     quote_name,
 )
 from megatron_agent.environments.database.connections import Connection, ServerAddress, close_quietly, is_alive, is_lost
+from megatron_agent.environments.database.dialect.translation import refuse_target_in_subquery
 from megatron_agent.environments.database.server import DatabaseServer
 from megatron_agent.environments.database.task import Table
 
@@ -33,15 +34,22 @@ class MySqlBackend:
         self.seconds_per_statement = seconds_per_statement
         self._account: ServerAddress | None = None
         self._connection: Connection | None = None
+        self._table = ""
         self._used = 0.0
 
     def create(self, table: Table) -> None:
         self.close()
         self._account = self.server.create_database(table)
+        self._table = table.name
 
     def execute(self, sql: str) -> str:
         if len(sql) > MAX_STATEMENT_CHARACTERS:
             return STATEMENT_TOO_LONG
+        if self.server.engine == "mariadb":
+            try:
+                refuse_target_in_subquery(sql, self._table)
+            except ValueError as error:
+                return clip_feedback(str(error))
         connection = self._session()
         started = time.monotonic()
         try:
@@ -50,7 +58,7 @@ class MySqlBackend:
             return str(error)
         except pymysql.MySQLError as error:
             if not is_lost(error):
-                return clip_feedback(_error_text(connection, error))
+                return clip_feedback(self._named_as_in_agentbench(_error_text(connection, error)))
             thread = connection.thread_id()
             self._disconnect()
             if time.monotonic() - started >= self.seconds_per_statement:
@@ -72,7 +80,7 @@ class MySqlBackend:
                 except pymysql.MySQLError as error:
                     if is_lost(error):
                         raise
-                    return _error_text(connection, error)
+                    return self._named_as_in_agentbench(_error_text(connection, error))
                 return str(list(cursor.fetchall()))
 
         return self.server.admin(check)
@@ -99,6 +107,10 @@ class MySqlBackend:
         if connection.server_status & _IN_TRANSACTION:
             connection.commit()
         return str(rows)
+
+    def _named_as_in_agentbench(self, text: str) -> str:
+        """Write the table's name for the database's, which AgentBench gives it, and which is another every run."""
+        return text.replace(self._database().user, self._table)
 
     def _session(self) -> Connection:
         if self._connection is None or not is_alive(self._connection, self._used):

@@ -39,10 +39,11 @@ PREFIX = "agentlm_run_"
 _RUN_NAME = re.compile(rf"{PREFIX}[0-9a-f]{{8}}")
 _ADMIN_CONNECTIONS = 8
 _KEEPER_IDLE_SECONDS = 7 * 24 * 3600
-# What a statement of the model may do, in its own database alone.
+# What a statement of the model may do, in its own database alone. EXECUTE is there for the message: a function that
+# there is not does "not exist" (1305), as for AgentBench's superuser; nobody may create one.
 _MODEL_PRIVILEGES = (
     "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, CREATE TEMPORARY TABLES, LOCK TABLES, "
-    "CREATE VIEW, SHOW VIEW"
+    "CREATE VIEW, SHOW VIEW, EXECUTE"
 )
 
 

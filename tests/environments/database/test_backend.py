@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from megatron_agent.environments.database.backend import SqliteBackend
-from megatron_agent.environments.database.dialect import mysql_to_sqlite, split_statements
+from megatron_agent.environments.database.dialect.tokens import split_statements
+from megatron_agent.environments.database.dialect.translation import mysql_to_sqlite
 from megatron_agent.environments.database.task import Table
 
 TABLE = Table(
@@ -110,8 +111,8 @@ def test_comparisons_of_long_texts_end_in_time() -> None:
 
 
 def test_text_it_does_not_know_passes_through() -> None:
-    for sql in ("", "SELECT 'open", "hello world", "SELECT `a`, b.c FROM t WHERE x = 'y'", "\0", "é 日本 $x"):
-        assert mysql_to_sqlite(sql) == sql
+    for sql in ("", "SELECT 'open", "hello world", "SELECT `a` , b . c FROM t WHERE x = 'y'", "\0", "é 日本 $x"):
+        assert mysql_to_sqlite(sql).sql == sql
 
 
 def test_hash_is_agentbenchs(backend: SqliteBackend) -> None:
@@ -139,7 +140,6 @@ def test_hash_is_agentbenchs(backend: SqliteBackend) -> None:
         "VACUUM INTO '{path}'",
         "PRAGMA writable_schema = 1",
         "SELECT load_extension('{path}')",
-        "BEGIN",
         "SAVEPOINT s",
         "CREATE VIRTUAL TABLE v USING fts5(x)",
         "SELECT length(zeroblob(1000000000))",
@@ -184,13 +184,13 @@ def test_a_table_mysql_could_not_create_is_not_there() -> None:
     backend = SqliteBackend()
     table = Table("t", ("a", ""), (("1", "2"),))
     backend.create(table)
-    assert backend.execute("SELECT * FROM t") == "no such table: t"
-    assert backend.table_hash(table) == "no such table: t"
+    assert backend.execute("SELECT * FROM t") == "1146 (42S02): Table 't.t' doesn't exist"
+    assert backend.table_hash(table) == "1146 (42S02): Table 't.t' doesn't exist"
 
 
 def test_temporary_tables_are_bounded_too(backend: SqliteBackend) -> None:
     """They are files of the system's folder for temporary ones."""
-    numbers = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT printf('%100000d', x) FROM c"
+    numbers = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT REPEAT('x', 100000) FROM c"
     backend.seconds_per_statement = 60  # what ends it is the size, not the time
     text = backend.execute(f"CREATE TEMPORARY TABLE q AS {numbers}")
     assert "full" in text, text
