@@ -47,10 +47,8 @@ class Selects(Calls):
             while self.take("UNION", "EXCEPT", "INTERSECT"):
                 self.take("ALL", "DISTINCT")
                 others = self.one_select(store)
-                columns = [
-                    (name, joined([kind, other]))
-                    for (name, kind), (_, other) in zip(columns, others, strict=len(columns) == len(others))
-                ]
+                pairs = zip(columns, others, strict=False)  # SQLite tells when there are not as many
+                columns = [(name, joined([kind, other])) for (name, kind), (_, other) in pairs]
             return columns
 
     def with_tables(self) -> None:
@@ -105,16 +103,14 @@ class Selects(Calls):
         columns, items = self.items(store)
         self.at = max(end, self.at)
         self.scope.aliases = {name: kind for name, kind in columns if name}
-        equal = self.where() if self.take("WHERE") else set()
+        has_where = self.take("WHERE")
+        equal = self.where() if has_where else set[str]()
         groups = self.groups() if self.take("GROUP") else None
         if self.take("HAVING"):
-            if groups is None and not self.aggregated and not equal and self.word(-2) != "WHERE":
-                having = self.at - 1
-                self.expression()
-                if not self.aggregated:
-                    self.code[having].text = "WHERE"  # MySQL filters rows with it too
-            else:
-                self.expression()
+            having = self.at - 1
+            self.expression()
+            if groups is None and not self.aggregated and not has_where:
+                self.code[having].text = "WHERE"  # MySQL filters rows with it too
         self.refuse_ungrouped(items, groups, equal)
         if self.take("WINDOW"):
             raise NotUnderstood
@@ -144,7 +140,7 @@ class Selects(Calls):
                 if store:
                     self.store(node)
                 alias = self.code[node.last].name if node.is_column else ""
-                if self.take("AS") or self.code_may_be_alias():
+                if self.take("AS") or self.alias_follows():
                     token = self.code[self.at]
                     alias = literal_text(token).lower() if token.kind == "string" else token.name
                     if token.kind == "string":
@@ -155,7 +151,7 @@ class Selects(Calls):
             if not self.take(","):
                 return columns, items
 
-    def code_may_be_alias(self) -> bool:
+    def alias_follows(self) -> bool:
         if self.at >= len(self.code):
             return False
         token = self.code[self.at]
@@ -216,30 +212,22 @@ class Selects(Calls):
         return name in self.columns or name in self.scope.aliases or name.isdigit()
 
     def tables(self) -> None:
-        while True:
+        with self.deeper():
             self.one_table()
-            if self.take(","):
-                continue
-            if self.word() not in _JOINS:
-                return
-            while self.word() in _JOINS:
-                if self.word() == "STRAIGHT_JOIN":
-                    self.code[self.at].text = "JOIN"
-                self.at += 1
-            self.one_table()
-            while self.word() in ("ON", "USING", *_JOINS) or self.text() == ",":
-                if self.take("ON"):
+            while self.take(",") or self.joined():
+                self.one_table()
+                while self.take("ON"):
                     self.expression()
-                elif self.take("USING"):
+                if self.take("USING"):
                     self.skip_brackets()
-                else:
-                    break
-            if self.take(","):
-                continue
-            if self.word() not in _JOINS:
-                return
-            while self.word() in _JOINS:
-                self.at += 1
+
+    def joined(self) -> bool:
+        """Step over the words of a join; tells whether there are any."""
+        start = self.at
+        while self.take(*_JOINS):
+            if self.word(-1) == "STRAIGHT_JOIN":
+                self.code[self.at - 1].text = "JOIN"
+        return self.at > start
 
     def one_table(self) -> None:
         if self.take("("):
@@ -263,7 +251,7 @@ class Selects(Calls):
                 self.refuse_other_case(token)
                 if name == self.target and self.selects and not self.derived:
                     self.refuse(TargetInSubquery(self.table if own else name))
-        if self.take("AS") or (self.at < len(self.code) and self.code_may_be_alias()):
+        if self.take("AS") or self.alias_follows():
             name = self.name()
         if self.word() in ("USE", "FORCE", "IGNORE") and self.word(1) in ("INDEX", "KEY"):
             raise NotUnderstood
