@@ -74,6 +74,7 @@ class SqliteBackend:
         self._deadline = float("inf")
         self._fault = ""
         self._registered: set[str] = set()
+        self._own_statement = False
 
     def create(self, table: Table) -> None:
         self.close()
@@ -94,7 +95,7 @@ class SqliteBackend:
                 _create_table(connection, table)
         except (sqlite3.Error, ValueError) as error:
             raise UserError(f"table {table.name!r} cannot be created in SQLite: {error}") from error
-        connection.set_authorizer(_authorize)
+        connection.set_authorizer(self._authorize)
         connection.set_progress_handler(lambda: time.monotonic() > self._deadline, 20_000)
 
     def execute(self, sql: str) -> str:
@@ -102,9 +103,9 @@ class SqliteBackend:
             return STATEMENT_TOO_LONG
         if self._connection is None or self._table is None:
             raise RuntimeError("create() must come before the first statement")
-        self._connection.set_authorizer(None)
+        self._own_statement = True  # Python 3.10 cannot take the authorizer away
         told = answer(sql, self._connection, self._table.name)
-        self._connection.set_authorizer(_authorize)
+        self._own_statement = False
         if told is not None:
             return clip_feedback(told)
         try:
@@ -136,6 +137,12 @@ class SqliteBackend:
             self._connection.interrupt()  # between two checks of the progress handler
             return 0
         return collation.compare(left, right)
+
+    def _authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
+        denied = action in _DENIED_ACTIONS or (
+            action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _DENIED_FUNCTIONS
+        )
+        return sqlite3.SQLITE_DENY if denied and not self._own_statement else sqlite3.SQLITE_OK
 
     def _guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Let a function end with its statement's time, and keep what it raises: SQLite tells only that it did."""
@@ -203,10 +210,3 @@ def _create_table(connection: sqlite3.Connection, table: Table) -> None:
 def quote_name(name: str) -> str:
     """Return a name of a table, column or database in backticks."""
     return "`" + name.replace("`", "``") + "`"
-
-
-def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
-    denied = action in _DENIED_ACTIONS or (
-        action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _DENIED_FUNCTIONS
-    )
-    return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK

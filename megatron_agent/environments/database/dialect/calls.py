@@ -30,6 +30,11 @@ _CASTS = {
 _RENAMED = {"LEFT": "mysql_left", "RIGHT": "mysql_right", "MID": "substr", "IF": "iif", "ADDDATE": "date_add",
             "SUBDATE": "date_sub", "ANY_VALUE": "min"}  # fmt: skip
 
+_OF_TEXT = frozenset({
+    "CONCAT", "CONCAT_WS", "LPAD", "RPAD", "LEFT", "RIGHT", "REPLACE", "LENGTH", "CHAR_LENGTH", "SUBSTRING_INDEX",
+    "UPPER", "LOWER", "TRIM", "SUBSTR", "SUBSTRING", "MID", "REVERSE", "MD5",
+})  # fmt: skip
+
 
 class Calls(Expressions):
     """Functions, aggregates and windows."""
@@ -60,6 +65,8 @@ class Calls(Expressions):
         if name == "ROUND" and arguments:
             is_double = arguments[0].kind in (TEXT, DOUBLE)
             token.text, token.kind = ("round_double" if is_double else "round_decimal"), "word"
+        if name in ("IF", "IFNULL", "COALESCE"):
+            self.of_one_kind(arguments[name == "IF" :])
         kind = called(name.lower(), [argument.kind for argument in arguments], places)
         if (
             name == "STR_TO_DATE"
@@ -97,7 +104,7 @@ class Calls(Expressions):
                     break
         if distinct and len(found) > 1:
             self.wrap(Node(first, self.at - 1, UNKNOWN), "distinct_key(", ")")
-        if name in ("CONCAT", "CONCAT_WS", "LPAD", "RPAD", "LEFT", "RIGHT", "REPLACE", "LENGTH", "CHAR_LENGTH"):
+        if name in _OF_TEXT:
             for argument in found:
                 self.show_digits(argument)
         self.bare = outer if name.lower() in AGGREGATES else [*outer, *self.bare]

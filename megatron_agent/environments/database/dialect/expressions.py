@@ -4,7 +4,7 @@ SQLite compares a text with a number as texts, or takes any text for greater; My
 walk knows the kind of every operand and wraps what has to be converted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from megatron_agent.environments.database.dialect import collation
 from megatron_agent.environments.database.dialect.dates import UNITS
@@ -138,8 +138,8 @@ class Expressions(Reader):
             numbers = [value for value in values if value.kind.is_number]
             if numbers:
                 self.compare(node, numbers[0], only_first=True)
-                for value in values:
-                    self.compare(value, numbers[0], only_first=True)
+            for value in values if numbers or node.kind.is_number else ():
+                self.compare(value, numbers[0] if numbers else node, only_first=True)
         self.expect(")")
         return Node(start, self.at - 1, INTEGER)
 
@@ -277,16 +277,26 @@ class Expressions(Reader):
         start = self.at
         self.expect("CASE")
         base = None if self.word() == "WHEN" else self.expression()
-        kinds: list[Kind] = []
+        values: list[Node] = []
         while self.take("WHEN"):
             when = self.expression()
-            if base is not None and not kinds:
+            if base is not None and not values:
                 self.compare(base, when, only_first=True)
             self.expect("THEN")
-            kinds.append(self.expression().kind)
-        kinds.append(self.expression().kind if self.take("ELSE") else NULL)
+            values.append(self.expression())
+        if self.take("ELSE"):
+            values.append(self.expression())
         self.expect("END")
-        return Node(start, self.at - 1, joined(kinds))
+        return Node(start, self.at - 1, self.of_one_kind(values))
+
+    def of_one_kind(self, values: Sequence[Node]) -> Kind:
+        """Return the kind of a value that is one of these; a number among texts becomes a text."""
+        kind = joined([value.kind for value in values])
+        for value in values if kind == TEXT else ():
+            if value.kind.is_number:
+                self.show_digits(value)
+                self.wrap(value, "concat(", ")")
+        return kind
 
     def expression_list(self, ordered: bool) -> list[list[str]]:
         spelled = []
@@ -302,8 +312,11 @@ class Expressions(Reader):
                 return spelled
 
     def show_digits(self, node: Node) -> None:
+        """Write a number that is wanted as a text as MySQL does: `2.50` of a DECIMAL, `5` of a DOUBLE."""
         if node.kind.name == "decimal":
             self.wrap(node, "decimal_text(", f",{node.kind.digits})")
+        elif node.kind.name == "double":
+            self.wrap(node, "stored_text(", ")")
 
     def store(self, node: Node) -> None:
         """Make what goes into a column the text that MySQL makes of it."""

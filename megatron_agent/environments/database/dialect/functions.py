@@ -5,7 +5,7 @@ import math
 import random
 import re
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, InvalidOperation
 from functools import cmp_to_key
 from statistics import pstdev, pvariance, stdev, variance
@@ -141,11 +141,15 @@ def _compare(left: Value, right: Value) -> int:
 
 
 def _greatest(*values: Value) -> Value:
-    return max(values, key=cmp_to_key(_compare))
+    return _of_one_kind(max(values, key=cmp_to_key(_compare)), values)
 
 
 def _least(*values: Value) -> Value:
-    return min(values, key=cmp_to_key(_compare))
+    return _of_one_kind(min(values, key=cmp_to_key(_compare)), values)
+
+
+def _of_one_kind(value: Value, values: Sequence[Value]) -> Value:
+    return value if all(isinstance(each, str) for each in values) else as_number(value)
 
 
 def _field(text: Value, *values: Value) -> int:
