@@ -22,7 +22,7 @@ from megatron_agent.chat.conversation import require_file
 from megatron_agent.chat.template import TEMPLATES, check_template_fits, get_template
 from megatron_agent.chat.tokenizer import load_tokenizer
 from megatron_agent.dataset.manifest import Manifest, dataset_file
-from megatron_agent.dataset.writer import DocumentBatch, exclusive, write_indexed_dataset
+from megatron_agent.dataset.writer import DocumentBatch, only_writer, write_indexed_dataset
 from megatron_agent.errors import UserError, run_command
 from megatron_agent.files import check_writable, sha256_file
 from megatron_agent.processes import available_cores, check_workers, map_in_order
@@ -120,7 +120,7 @@ def shard_folder(output_prefix: str | Path) -> Iterator[Path]:
     made = [folder for folder in prefix.parents if not folder.exists()]
     folder = prefix.parent / f".{prefix.name}.shards"
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / "lock", str(prefix)):
+    with only_writer(folder / "lock", prefix):
         try:
             yield folder
         except BaseException:

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import math
-import re
 import signal
 import sys
 import threading
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from megatron_agent.environments.registry import HELD_IN, get_task_kinds
 from megatron_agent.environments.task_kind import TaskKind, WorldOptions
 from megatron_agent.errors import EXIT_INTERRUPTED, UserError, run_command
-from megatron_agent.files import check_writable
 
 if TYPE_CHECKING:
     from megatron_agent.evaluation.players import Player
@@ -44,14 +42,20 @@ A run that was stopped goes on where it was when the same command is given again
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, play, print the scores."""
+    from megatron_agent.evaluation.overall import print_scores
+
     kinds = _chosen_kinds(argv)
     arguments = _parser(kinds).parse_args(argv)
     with _stoppable():
-        summaries = evaluate(kinds, arguments)
-        if len(kinds) == 1:
-            print_summary(summaries[kinds[0].name])
-        else:
-            _finish_together(summaries, arguments.output)
+        summary = evaluate(kinds, arguments)
+        if "of_tasks" not in summary:
+            print_summary(summary)
+            return
+        print_scores(summary)
+        if summary["earlier"]:
+            print(f"not played now, scores of earlier runs: {', '.join(summary['earlier'])}")
+        if summary["unfinished"]:
+            print(f"begun by an earlier run and not finished, no scores yet: {', '.join(summary['unfinished'])}")
 
 
 def _chosen_kinds(argv: Sequence[str] | None) -> list[TaskKind]:
@@ -105,32 +109,45 @@ def _parser(kinds: Sequence[TaskKind]) -> argparse.ArgumentParser:
     return parser
 
 
-def evaluate(kinds: Sequence[TaskKind], arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Run the evaluation the command line describes and return the summary of each kind by name.
+def evaluate(kinds: Sequence[TaskKind], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the evaluation the command line describes; return the summary of its task, or of all tasks in the folder.
 
     All worlds are opened before the first request, so that a missing package, file or service is told at once.
     """
+    from megatron_agent.evaluation.output import claim_output, in_order
+    from megatron_agent.evaluation.overall import summarize_tasks
     from megatron_agent.evaluation.players import make_player
-    from megatron_agent.evaluation.runner import evaluate_tasks, make_settings
+    from megatron_agent.evaluation.runner import evaluate_tasks, make_settings, write_json
     from megatron_agent.evaluation.viewer import write_viewer
     from megatron_agent.evaluation.world_options import read_world_options
 
     _check_numbers(arguments)
     options = read_world_options(kinds, arguments)
     player = make_player(arguments)
-    folders = _output_folders(kinds, arguments.output)
-    clients = [player.clients(kind) for kind in kinds]
-    summaries = {}
     with contextlib.ExitStack() as stack:
+        output = stack.enter_context(claim_output(arguments.output, [kind.name for kind in kinds]))
+        clients = [player.clients(kind) for kind in kinds]
         worlds = [stack.enter_context(kind.open(chosen)) for kind, chosen in zip(kinds, options, strict=True)]
-        for kind, chosen, world, client_for, folder in zip(kinds, options, worlds, clients, folders, strict=True):
-            settings = make_settings(kind, chosen, world, **_fixed_settings(kind, chosen, player, arguments))
-            tasks = world.tasks[: arguments.limit]
-            summaries[kind.name] = evaluate_tasks(
-                kind, world, tasks, client_for, settings, folder, arguments.concurrency
+        settings = [
+            make_settings(kind, chosen, world, **_fixed_settings(kind, chosen, player, arguments))
+            for kind, chosen, world in zip(kinds, options, worlds, strict=True)
+        ]
+        output.check_shared(settings[0])
+        summaries = {
+            kind.name: evaluate_tasks(
+                kind, world, world.tasks[: arguments.limit], client_for, held, output.folders[kind.name],
+                arguments.concurrency,
             )
-    write_viewer(folders, arguments.output / "transcripts.html")
-    return summaries
+            for kind, world, client_for, held in zip(kinds, worlds, clients, settings, strict=True)
+        }  # fmt: skip
+        write_viewer(output.all_folders(), output.root / "transcripts.html")
+        if not output.several:
+            return summaries[kinds[0].name]
+        earlier, unfinished = output.read_earlier()
+        summary = summarize_tasks(in_order({**earlier, **summaries}))
+        summary |= {"earlier": list(earlier), "unfinished": unfinished}
+        write_json(output.root / "summary.json", summary)
+        return summary
 
 
 def _fixed_settings(
@@ -144,21 +161,6 @@ def _fixed_settings(
         system_prompt = TEMPLATES["llama-2"].system_prompt
     limit = kind.repetition_limit if arguments.repetition_limit is None else arguments.repetition_limit
     return {**player.settings, "system_prompt": system_prompt or None, "repetition_limit": limit}
-
-
-def _output_folders(kinds: Sequence[TaskKind], output: Path) -> list[Path]:
-    """Return the folder of each kind: `output` itself for one, else folders in it named after the kinds."""
-    check_writable(output / "results.jsonl", "--output")
-    if len(kinds) == 1:
-        if held := [name for name in (*HELD_IN, kinds[0].name) if (output / name / "settings.json").exists()]:
-            raise UserError(f"--output {output}: holds the results of several tasks; for one give {output / held[-1]}")
-        return [output]
-    if (output / "settings.json").exists():
-        raise UserError(f"--output {output}: holds the results of one task; give another folder for {len(kinds)}")
-    for kind in kinds:
-        if not re.fullmatch(r"\w[\w.-]*", kind.name):
-            raise UserError(f"--task: {kind.name!r} cannot name a folder of --output; mend TASK_KIND.name")
-    return [output / kind.name for kind in kinds]
 
 
 def number_or_none(text: str) -> float | None:
@@ -225,16 +227,6 @@ def print_summary(summary: dict[str, Any]) -> None:
         print(remark)
     print(f"endings: {endings(summary['statuses'])}")
     print(totals(summary))
-
-
-def _finish_together(summaries: dict[str, dict[str, Any]], output: Path) -> None:
-    """Write and print the summary of several tasks."""
-    from megatron_agent.evaluation.overall import print_scores, summarize_tasks
-    from megatron_agent.evaluation.runner import write_json
-
-    summary = summarize_tasks(summaries)
-    write_json(output / "summary.json", summary)
-    print_scores(summary)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Files written whole or not at all, JSON files, and hashes."""
+"""Files written whole or not at all, locks, JSON files, and hashes."""
 
 import contextlib
 import errno
+import fcntl
 import gzip
 import hashlib
 import json
@@ -52,6 +53,30 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         if isinstance(error, OSError) and (error.filename == temporary or error.errno in _DISK_FULL):
             _name(error, path)
         raise
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock on the file at `path`, which is made if need be. A process that died holds none.
+
+    Raises :class:`UserError` with the message `busy` when it is held already.
+    """
+    while True:
+        with open(path, "ab") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(busy) from None
+            if _is_at(handle, path):  # its last holder may have moved or removed it
+                yield
+                return
+
+
+def _is_at(handle: IO[Any], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def check_writable(path: str | Path, flag: str) -> None:

@@ -6,9 +6,8 @@ and any Megatron reader opens it with `IndexedDataset(prefix, multimodal=True)`.
 """
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from megatron_agent.chat.template import Span
 from megatron_agent.dataset.index_file import Index, token_dtype, write_index
 from megatron_agent.dataset.manifest import Manifest, dataset_file, manifest_path, write_manifest
 from megatron_agent.errors import UserError
-from megatron_agent.files import fsync_directory, naming, sha256_file
+from megatron_agent.files import exclusive, fsync_directory, naming, sha256_file
 
 IntArray = npt.NDArray[np.int64]
 
@@ -104,7 +103,7 @@ def write_indexed_dataset(
     prefix = Path(prefix)
     prefix.parent.mkdir(parents=True, exist_ok=True)
     temporary = {end: prefix.parent / f".{prefix.name}{end}.tmp" for end in (".bin", ".idx")}
-    with exclusive(temporary[".bin"], str(prefix)):
+    with only_writer(temporary[".bin"], prefix):
         try:
             with naming(dataset_file(prefix, ".bin")):
                 index = _write_tokens(temporary[".bin"], batches, token_dtype(vocab_size))
@@ -148,18 +147,10 @@ def write_indexed_dataset(
     return manifest
 
 
-@contextlib.contextmanager
-def exclusive(path: Path, what: str) -> Iterator[None]:
-    """Lock the file at `path`, so that two writers of `what` never share it; a dead writer's lock is gone."""
-    with open(path, "ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process is writing the dataset {what} now ({path} is locked); wait for it, "
-                "or choose another --output-prefix"
-            ) from None
-        yield
+def only_writer(path: Path, prefix: Path) -> contextlib.AbstractContextManager[None]:
+    """Lock the file at `path`, so that two writers of the dataset at `prefix` never share it."""
+    mend = "wait for it, or choose another --output-prefix"
+    return exclusive(path, f"another process is writing the dataset {prefix} now ({path} is locked); {mend}")
 
 
 def _write_tokens(path: Path, batches: Iterable[DocumentBatch], dtype: type[np.integer]) -> Index:

@@ -183,13 +183,67 @@ def test_a_temperature_of_none_is_not_sent(tmp_path: Path) -> None:
     assert read(tmp_path)["settings"]["temperature"] is None
 
 
-def test_one_task_does_not_write_over_the_summary_of_several(tmp_path: Path, second: Path) -> None:
-    main(["--task", str(EXAMPLE), str(second), "--expert", "--output", str(tmp_path)])
-    before = read(tmp_path)
-    with pytest.raises(UserError, match=r"holds the results of several tasks; for one give .*guess_again"):
-        main(["--task", str(second), "--expert", "--output", str(tmp_path)])
-    assert read(tmp_path) == before
-    main(["--task", str(second), "--expert", "--output", str(tmp_path / "guess_again")])
+def other_task(second: Path, name: str) -> Path:
+    path = second.with_name(f"{name}.py")
+    path.write_text(second.read_text().replace("guess_again", name).replace("again_highest", f"{name}_highest"))
+    return path
+
+
+def test_later_tasks_join_those_of_earlier_runs(
+    tmp_path: Path, second: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, expert = tmp_path / "out", ["--expert", "--output", str(tmp_path / "out")]
+    main(["--task", str(EXAMPLE), str(second), *expert])
+    third, fourth = other_task(second, "guess_third"), other_task(second, "a_fourth")
+    capsys.readouterr()
+    main(["--task", str(third), *expert])  # one task, too, gets a folder of its own there
+    assert list(read(output)["scores"]) == ["guess_again", "guess_number", "guess_third"]
+    assert (read(output)["earlier"], read(output)["unfinished"]) == (["guess_again", "guess_number"], [])
+    assert "not played now, scores of earlier runs: guess_again, guess_number" in capsys.readouterr().out
+    (output / "guess_number" / "summary.json").unlink()
+    main(["--task", str(third), str(fourth), *expert])
+    assert list(read(output)["scores"]) == ["a_fourth", "guess_again", "guess_third"]
+    assert read(output)["unfinished"] == ["guess_number"]
+    assert "not finished, no scores yet: guess_number" in capsys.readouterr().out
+    page = (output / "transcripts.html").read_text()
+    assert "<title>Transcripts: a_fourth, guess_again, guess_number, guess_third</title>" in page
+    (output / "guess_again" / "summary.json").write_text("{}")
+    with pytest.raises(UserError, match=r"guess_again/summary.json: expected the summary of a task, lacks completion_t"):
+        main(["--task", str(third), *expert])
+
+
+def test_tasks_of_other_settings_do_not_join(tmp_path: Path, second: Path) -> None:
+    output = tmp_path / "out"
+    main(["--task", str(EXAMPLE), str(second), "--expert", "--output", str(output)])
+    before = read(output)
+    arguments = ["--task", str(other_task(second, "guess_third")), "--output", str(output)]
+    with openai_server(bisect) as server, pytest.raises(UserError, match="guess_again of another run, model, max_tok"):
+        main([*arguments, "--base-url", server.base_url, "--model", "m"])
+    with pytest.raises(UserError, match=r"holds guess_again of another run, prompt_style, system_prompt differ\(s\)"):
+        main([*arguments, "--expert", "--prompt-style", "fixed"])
+    assert (server.requests, read(output), (output / "guess_third").exists()) == ([], before, False)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path, second: Path) -> None:
+    """While the first asks its first question, others are refused; nothing of them stays, and no lock."""
+    refused: list[str] = []
+    root, part = tmp_path / "out", tmp_path / "out" / "guess_number"
+
+    def reply(body: dict[str, Any]) -> str:
+        if not refused:
+            for tasks, output in ([EXAMPLE], root), ([EXAMPLE], part), ([EXAMPLE, second], root), ([second], root):
+                with pytest.raises(UserError) as error:
+                    main(["--task", *map(str, tasks), "--expert", "--output", str(output)])
+                refused.append(str(error.value))
+        return bisect(body)
+
+    with openai_server(reply) as server:
+        main(["--task", str(EXAMPLE), str(second), "--base-url", server.base_url, "--model", "m", "--concurrency", "1",
+              "--output", str(root)])  # fmt: skip
+    text = "--output {}: another run writes there now; wait for it, or give another folder"
+    assert refused == [text.format(folder) for folder in (root, part, root, root)]
+    assert read(root)["scores"] == {"guess_again": 100.0, "guess_number": 100.0}
+    assert not list(tmp_path.rglob(".lock"))
 
 
 def test_scores_of_other_tasks_than_the_papers_are_said_not_to_compare(
