@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import math
 import signal
 import sys
@@ -95,14 +96,14 @@ def _parser(kinds: Sequence[TaskKind]) -> argparse.ArgumentParser:
     add("--expert", action="store_true", help="play the gold solutions of the tasks instead; no server is needed")
     add("--replay", type=Path, metavar="DIR", help="play the recorded replies of an evaluation's folder instead")
     sampling = parser.add_argument_group("requests")
-    add = sampling.add_argument
-    add("--max-tokens", type=int, default=128, help="new tokens a reply, as in the paper (default: 128)")
-    add("--temperature", type=number_or_none, default=0.0,
+    add = functools.partial(sampling.add_argument, default=argparse.SUPPRESS)  # those that are given can be told
+    add("--max-tokens", type=int, help="new tokens a reply, as in the paper (default: 128)")
+    add("--temperature", type=number_or_none,
         help="0 is greedy, as in the paper (default: 0); none: not sent, the server's default holds")  # fmt: skip
     add("--top-p", type=float, help="nucleus of sampling, above 0 to 1 (default: the server's)")
     add("--seed", type=int, help="seed of sampling; every episode derives its own from it (default: none)")
-    add("--timeout", type=float, default=120.0, help="seconds to wait for one reply (default: 120)")
-    add("--retries", type=int, default=3, help="further tries of a failed request (default: 3)")
+    add("--timeout", type=float, help="seconds to wait for one reply (default: 120)")
+    add("--retries", type=int, help="further tries of a failed request (default: 3)")
     add("--price-prompt", type=float, metavar="P", help="price of a million prompt tokens, for the cost in the summary")
     add("--price-completion", type=float, metavar="P", help="price of a million completion tokens")
     add_world_options(parser, kinds)
@@ -172,13 +173,13 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
     at_least = {"concurrency": 1, "max_tokens": 1, "limit": 1, "repetition_limit": 0, "retries": 0, "temperature": 0,
                 "price_prompt": 0, "price_completion": 0}  # fmt: skip
     for name, smallest in at_least.items():
-        value = getattr(arguments, name)
+        value = getattr(arguments, name, None)
         if value is not None and not smallest <= value < math.inf:  # refuses NaN too
             raise UserError(f"--{name.replace('_', '-')}: expected at least {smallest}, got {value}")
-    if not 0 < arguments.timeout < math.inf:
-        raise UserError(f"--timeout: expected seconds above 0, got {arguments.timeout}")
-    if arguments.top_p is not None and not 0 < arguments.top_p <= 1:
-        raise UserError(f"--top-p: expected above 0 and at most 1, got {arguments.top_p}")
+    if not 0 < (timeout := getattr(arguments, "timeout", 1)) < math.inf:
+        raise UserError(f"--timeout: expected seconds above 0, got {timeout}")
+    if not 0 < (top_p := getattr(arguments, "top_p", 1)) <= 1:
+        raise UserError(f"--top-p: expected above 0 and at most 1, got {top_p}")
 
 
 class _Terminated(BaseException):

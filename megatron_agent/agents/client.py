@@ -56,8 +56,8 @@ class OpenAIChatClient:
     """Chat completions over the `openai` package; greedy by default, as in the paper.
 
     Message contents are sent stripped: training strips them (`chat/template.py`), as AgentTuning's own client did.
-    Options of sampling that are None are not sent: text-generation-inference samples as soon as it sees a
-    temperature other than 1. `extra_body` holds further fields for the request (vLLM's `top_k`, ...).
+    Options of sampling that are None are not sent, which leaves them to the server: most then sample at temperature 1.
+    `extra_body` holds further fields for the request (vLLM's `top_k`, ...).
 
     Time limits in seconds: `connect_timeout` for reaching the server, `timeout` for one try from its start to the
     last byte, `total_timeout` for a request with all its tries and pauses. A reply may have `max_reply_bytes`.

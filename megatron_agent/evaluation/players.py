@@ -1,7 +1,7 @@
 """Who plays: a served model, the expert of the tasks, or the recorded replies of an earlier evaluation."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,18 @@ from megatron_agent.environments.task_kind import TaskKind
 from megatron_agent.errors import UserError
 from megatron_agent.files import read_json_object
 
-SERVER_FLAGS = ("base_url", "model", "endpoint", "api_key", "top_p", "seed", "price_prompt", "price_completion")
+SERVER = ("base_url", "model", "endpoint", "api_key")
+REQUESTS: Mapping[str, Any] = {
+    "max_tokens": 128,
+    "temperature": 0.0,
+    "top_p": None,
+    "seed": None,
+    "timeout": 120.0,
+    "retries": 3,
+    "price_prompt": None,
+    "price_completion": None,
+}
+"""The options of requests and what holds when they are not given."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +52,10 @@ def make_player(arguments: argparse.Namespace) -> Player:
     if not arguments.expert and not arguments.replay:
         return _served(arguments)
     flag = "--expert" if arguments.expert else "--replay"
-    for name in SERVER_FLAGS:
-        if getattr(arguments, name) is not None:
-            raise UserError(f"{flag} asks no server: leave --{name.replace('_', '-')} away")
+    given = [name for name in SERVER if getattr(arguments, name) is not None]
+    if given := [*given, *(name for name in REQUESTS if name in arguments)]:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UserError(f"{flag} asks no server: leave {flags} away")
     return _expert() if arguments.expert else _replay(arguments.replay)
 
 
@@ -52,28 +64,14 @@ def _served(arguments: argparse.Namespace) -> Player:
     from megatron_agent.evaluation.fingerprint import model_fingerprint
 
     server = _server(arguments)
-    prices = None
-    if arguments.price_prompt is not None or arguments.price_completion is not None:
-        prices = Prices(arguments.price_prompt or 0.0, arguments.price_completion or 0.0)
-    client = OpenAIChatClient(
-        base_url=server.base_url,
-        model=server.model,
-        api_key=server.api_key,
-        max_tokens=arguments.max_tokens,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        seed=arguments.seed,
-        timeout=arguments.timeout,
-        retries=arguments.retries,
-        prices=prices,
-    )
+    options = {name: getattr(arguments, name, default) for name, default in REQUESTS.items()}
+    prompt, completion = options.pop("price_prompt"), options.pop("price_completion")
+    prices = None if prompt is completion is None else Prices(prompt or 0.0, completion or 0.0)
+    client = OpenAIChatClient(server.base_url, server.model, server.api_key, prices=prices, **options)
     settings = {
         "model": server.model,
         "model_sha256": model_fingerprint(server.folder) if server.folder and Path(server.folder).is_dir() else None,
-        "max_tokens": arguments.max_tokens,
-        "temperature": arguments.temperature,
-        "top_p": arguments.top_p,
-        "seed": arguments.seed,
+        **{name: options[name] for name in ("max_tokens", "temperature", "top_p", "seed")},
     }
     return Player(lambda kind: client.for_task, settings)
 

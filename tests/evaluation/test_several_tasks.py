@@ -175,6 +175,13 @@ def test_help_shows_the_options_of_the_tasks_that_are_named(capsys: pytest.Captu
     assert "--guess-highest" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flag", ["temperature", "max-tokens", "timeout", "retries", "top-p", "seed", "price-prompt"])
+def test_options_of_requests_are_refused_where_none_is_made(tmp_path: Path, flag: str) -> None:
+    for player in (["--expert"], ["--replay", str(tmp_path)]):
+        with pytest.raises(UserError, match=rf"{player[0]} asks no server: leave --{flag} away$"):
+            main(["--task", str(EXAMPLE), "--output", str(tmp_path / "out"), *player, f"--{flag}", "1"])
+
+
 def test_a_temperature_of_none_is_not_sent(tmp_path: Path) -> None:
     arguments = ["--task", str(EXAMPLE), "--temperature", "none", "--limit", "1", "--model", "m"]
     with openai_server(bisect) as server:
@@ -208,7 +215,9 @@ def test_later_tasks_join_those_of_earlier_runs(
     page = (output / "transcripts.html").read_text()
     assert "<title>Transcripts: a_fourth, guess_again, guess_number, guess_third</title>" in page
     (output / "guess_again" / "summary.json").write_text("{}")
-    with pytest.raises(UserError, match=r"guess_again/summary.json: expected the summary of a task, lacks completion_t"):
+    with pytest.raises(
+        UserError, match=r"guess_again/summary.json: expected the summary of a task, lacks completion_t"
+    ):
         main(["--task", str(third), *expert])
 
 
