@@ -18,6 +18,7 @@ from megatron_agent.errors import EXIT_INTERRUPTED, UserError, run_command
 if TYPE_CHECKING:
     from megatron_agent.evaluation.players import Player
 
+EXIT_NOTHING_MEASURED = 1
 EXIT_TERMINATED = 143  # 128 + SIGTERM, as shells count
 
 _DESCRIPTION = """\
@@ -38,6 +39,9 @@ examples:
 The output folder holds results.jsonl (one line an episode, with its messages), transcripts.jsonl (every message as it
 comes), summary.json and transcripts.html (to read in a browser); with several tasks each has a folder of its own in it.
 A run that was stopped goes on where it was when the same command is given again.
+
+exit status: 0; 1 when every episode of a task ended in a task error (a broken server or sandbox: nothing was measured);
+2 for bad input or when the server cannot be reached; 130 or 143 when stopped by Ctrl-C or SIGTERM.
 """
 
 
@@ -49,14 +53,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser(kinds).parse_args(argv)
     with _stoppable():
         summary = evaluate(kinds, arguments)
-        if "of_tasks" not in summary:
-            print_summary(summary)
-            return
-        print_scores(summary)
-        if summary["earlier"]:
-            print(f"not played now, scores of earlier runs: {', '.join(summary['earlier'])}")
-        if summary["unfinished"]:
-            print(f"begun by an earlier run and not finished, no scores yet: {', '.join(summary['unfinished'])}")
+        several = "of_tasks" in summary
+        (print_scores if several else print_summary)(summary)
+        played = [summary["of_tasks"][kind.name] if several else summary for kind in kinds]
+        if any(set(of_task["statuses"]) == {"task error"} for of_task in played):
+            sys.exit(EXIT_NOTHING_MEASURED)
 
 
 def _chosen_kinds(argv: Sequence[str] | None) -> list[TaskKind]:
@@ -145,8 +146,7 @@ def evaluate(kinds: Sequence[TaskKind], arguments: argparse.Namespace) -> dict[s
         if not output.several:
             return summaries[kinds[0].name]
         earlier, unfinished = output.read_earlier()
-        summary = summarize_tasks(in_order({**earlier, **summaries}))
-        summary |= {"earlier": list(earlier), "unfinished": unfinished}
+        summary = summarize_tasks(in_order({**earlier, **summaries}), list(earlier), unfinished)
         write_json(output.root / "summary.json", summary)
         return summary
 
@@ -207,7 +207,7 @@ def _stoppable() -> Iterator[None]:
 
 def print_summary(summary: dict[str, Any]) -> None:
     """Print the summary of one task as a short table, beside the paper's scores where it is one of the six."""
-    from megatron_agent.evaluation.overall import endings, not_comparable, totals
+    from megatron_agent.evaluation.overall import endings, not_comparable, task_errors, totals
     from megatron_agent.evaluation.paper_scores import PAPER_SCORES
 
     low, high = summary["success_rate_95"]
@@ -228,6 +228,8 @@ def print_summary(summary: dict[str, Any]) -> None:
         print(remark)
     print(f"endings: {endings(summary['statuses'])}")
     print(totals(summary))
+    for line in task_errors({task: summary}):
+        print(line)
 
 
 if __name__ == "__main__":

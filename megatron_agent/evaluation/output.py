@@ -102,8 +102,8 @@ def _names_its_folder(path: Path) -> bool:
 
 def _read_summary(path: Path) -> dict[str, Any]:
     summary = read_json_object(path, _MEND)
-    needed = {"score", "weight", "tasks", "statuses", "prompt_tokens", "completion_tokens", "cost", "episode_seconds",
-              "whole_std_split"}  # fmt: skip
+    needed = {"score", "weight", "tasks", "statuses", "task_errors", "whole_std_split", "prompt_tokens",
+              "completion_tokens", "cost", "episode_seconds"}  # fmt: skip
     if missing := sorted(needed - summary.keys()):
         raise UserError(f"{path}: expected the summary of a task, lacks {', '.join(missing)}; {_MEND}")
     return summary

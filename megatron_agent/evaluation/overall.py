@@ -1,7 +1,7 @@
 """Several tasks together: the paper's normalised overall score, one summary, one table."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +40,13 @@ def overall_score(scores: Mapping[str, float], weights: Mapping[str, float | Non
     return Overall(value, list(weighted), [task for task in TASKS if task not in scores])
 
 
-def summarize_tasks(summaries: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return one summary of the summaries of several tasks; `overall` is null unless all six are there."""
+def summarize_tasks(
+    summaries: Mapping[str, dict[str, Any]], earlier: Sequence[str] = (), unfinished: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return one summary of the summaries of several tasks; `overall` is null unless all six are there.
+
+    `earlier` names those that this run did not play, `unfinished` other tasks of the folder, which have no summary.
+    """
     scores = {task: summary["score"] for task, summary in summaries.items()}
     overall = overall_score(scores, {task: summary["weight"] for task, summary in summaries.items()})
     statuses: Counter[str] = Counter()
@@ -53,6 +58,8 @@ def summarize_tasks(summaries: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         "partial_overall": None if overall.complete else overall.value,
         "overall_of": overall.tasks,
         "missing": overall.missing,
+        "earlier": list(earlier),
+        "unfinished": list(unfinished),
         "episodes": sum(summary["tasks"] for summary in summaries.values()),
         "statuses": dict(sorted(statuses.items())),
         **{name: sum_known(s[name] for s in summaries.values()) for name in ("prompt_tokens", "completion_tokens")},
@@ -95,9 +102,15 @@ def print_scores(summary: dict[str, Any]) -> None:
     print(f"overall: {overall.text()}" + (f"; missing: {', '.join(overall.missing)}" if overall.missing else ""))
     if remark := not_comparable(tasks):
         print(remark)
+    if summary["earlier"]:
+        print(f"not played now, scores of earlier runs: {', '.join(summary['earlier'])}")
+    if summary["unfinished"]:
+        print(f"begun by an earlier run and not finished, no scores yet: {', '.join(summary['unfinished'])}")
     for task, of_task in tasks.items():
         print(f"{task}: {endings(of_task['statuses'])}")
     print(totals(summary))
+    for line in task_errors(tasks):
+        print(line)
 
 
 def not_comparable(summaries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -106,6 +119,18 @@ def not_comparable(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     if not others:
         return ""
     return f"not comparable with the paper's: not AgentBench's whole std split was played of {', '.join(others)}"
+
+
+def task_errors(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each task with episodes that the machinery broke: their 0 says nothing of the model."""
+    for task, summary in summaries.items():
+        if number := summary["statuses"].get("task error", 0):
+            why, count = Counter(summary["task_errors"]).most_common(1)[0]
+            most = "" if count == number else f", {count} times"
+            yield (
+                f"task errors, which count 0 and are played again by the same command: {number} of {summary['tasks']} "
+                f"episodes of {task} ({why}{most})"
+            )
 
 
 def endings(statuses: Mapping[str, int]) -> str:

@@ -23,12 +23,16 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
 
 
 def summarize(results: Sequence[Result]) -> dict[str, Any]:
-    """Summarise finished results. A success is a reward of 1; shares are of all tasks, errors included."""
+    """Summarise finished results. A success is a reward of 1; shares are of all tasks, errors included.
+
+    `task_errors` counts the three most frequent reasons of them.
+    """
     successes = sum(result["reward"] == 1 for result in results)
     low, high = wilson_interval(successes, len(results))
     categories: dict[str, list[Result]] = {}
     for result in results:
         categories.setdefault(result["category"], []).append(result)
+    errors = Counter(str(result["error"]) for result in results if result["status"] == "task error")
     return {
         "tasks": len(results),
         "successes": successes,
@@ -44,6 +48,7 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
             for name, members in sorted(categories.items())
         },
         "statuses": dict(sorted(Counter(result["status"] for result in results).items())),
+        "task_errors": dict(errors.most_common(3)),
         "mean_rounds": _mean([result["rounds"] for result in results]),
         "prompt_tokens": sum_known(result["prompt_tokens"] for result in results),
         "completion_tokens": sum_known(result["completion_tokens"] for result in results),

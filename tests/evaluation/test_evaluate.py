@@ -173,16 +173,38 @@ def test_database_has_no_repetition_limit_of_its_own(tasks: Path, tmp_path: Path
         assert read(tmp_path / name)["statuses"] == {status: 1}
 
 
-def test_task_errors_are_played_again(tasks: Path, tmp_path: Path) -> None:
+def test_task_errors_are_played_again(tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expert = Expert(tasks)
     expert.fail_on = next(iter(expert.replies))
     with openai_server(expert) as server:
         main(command(tasks, server.base_url, tmp_path))
         assert read(tmp_path)["statuses"] == {"completed": COUNT - 1, "task error": 1}
+        assert (
+            capsys.readouterr()
+            .out.splitlines()[-1]
+            .startswith(
+                "task errors, which count 0 and are played again by the same command: "
+                f"1 of {COUNT} episodes of database (status 400: "
+            )
+        )
         expert.fail_on = None
         main(command(tasks, server.base_url, tmp_path))
     assert read(tmp_path)["statuses"] == {"completed": COUNT}
     assert len(ids(tmp_path)) == COUNT
+
+
+def test_a_run_of_task_errors_alone_fails(tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its score says nothing: the status is 1; results and transcripts are there, and the next run plays all again."""
+    with openai_server(lambda body: (500, {"error": {"message": "boom"}})) as server, pytest.raises(SystemExit) as end:
+        main(command(tasks, server.base_url, tmp_path, "--retries", "0"))
+    assert end.value.code == 1
+    assert f"{COUNT} of {COUNT} episodes of database (status 500: " in capsys.readouterr().out.splitlines()[-1]
+    assert len(ids(tmp_path)) == COUNT
+    check_transcripts(tmp_path)
+    with openai_server(Expert(tasks)) as server:
+        main(command(tasks, server.base_url, tmp_path))
+    assert read(tmp_path)["successes"] == COUNT
+    assert "task error" not in capsys.readouterr().out
 
 
 def test_killed_run_goes_on(tasks: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def result(category: str, reward: float, status: str = "completed", tokens: int 
         "completion_tokens": tokens,
         "cost": None if tokens is None else 0.25,
         "seconds": 1.5,
+        "error": "no answer" if status == "task error" else None,
     }
 
 
@@ -41,4 +42,6 @@ def test_summary() -> None:
     assert summary["statuses"] == {"completed": 2, "invalid format": 1}
     assert (summary["prompt_tokens"], summary["mean_rounds"]) == (10, 2)
     assert (summary["cost"], summary["episode_seconds"]) == (0.5, 4.5)
+    assert summary["task_errors"] == {}
+    assert summarize([result("a", 0.0, "task error")] * 2)["task_errors"] == {"no answer": 2}
     assert summarize([])["success_rate_95"] == [0.0, 1.0]
