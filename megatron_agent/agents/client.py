@@ -2,15 +2,17 @@
 
 import asyncio
 import hashlib
+import re
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from threading import Lock
 from typing import Any, Protocol, runtime_checkable
 
-from megatron_agent.agents.failures import pause_before, read_failure, refuses_max_tokens
-from megatron_agent.agents.reply import ContextLimitError, Prices, Reply, RequestError, read_completion
-from megatron_agent.agents.transport import bounded_http_client, request_loop
+from megatron_agent.agents.failures import MAX_PAUSE, pause_before, read_failure, refuses_max_tokens
+from megatron_agent.agents.reply import ContextLimitError, Prices, Reply, RequestError, encodable, read_completion
+from megatron_agent.agents.transport import bounded_http_client, send
 from megatron_agent.environments.base import Message, Task
 from megatron_agent.errors import UserError
 
@@ -55,12 +57,14 @@ class ScriptedClient:
 class OpenAIChatClient:
     """Chat completions over the `openai` package; greedy by default, as in the paper.
 
-    Message contents are sent stripped: training strips them (`chat/template.py`), as AgentTuning's own client did.
+    Message contents are sent stripped: training strips them (`chat/template.py`), as AgentTuning's own client did. Lone
+    surrogates in them are sent as U+FFFD, as those of replies are read.
     Options of sampling that are None are not sent, which leaves them to the server: most then sample at temperature 1.
     `extra_body` holds further fields for the request (vLLM's `top_k`, ...).
 
     Time limits in seconds: `connect_timeout` for reaching the server, `timeout` for one try from its start to the
-    last byte, `total_timeout` for a request with all its tries and pauses. A reply may have `max_reply_bytes`.
+    last byte, `total_timeout` for a request with all its tries and pauses (default: 600, or more where these need
+    more). A reply may have `max_reply_bytes`.
 
     Lost connections, time-outs, the statuses 408, 409, 425, 429 and 5xx, and replies that are no chat completion
     are tried again up to `retries` times, after the time the server asks for, else `first_pause` seconds and twice
@@ -85,23 +89,25 @@ class OpenAIChatClient:
         extra_body: Mapping[str, Any] | None = None,
         prices: Prices | None = None,
         connect_timeout: float = 10.0,
-        total_timeout: float = 600.0,
+        total_timeout: float | None = None,
         first_pause: float = 0.5,
         max_reply_bytes: int = 4 << 20,
     ) -> None:
         import openai
 
-        if not base_url.startswith(("http://", "https://")):
+        if not _is_http_address(base_url):
             raise UserError(
                 f"--base-url: expected an http(s) address such as http://127.0.0.1:8000/v1, got {base_url!r}"
             )
+        if not re.fullmatch(r"[!-~]+", api_key):  # what a header can carry; the message does not show it
+            raise UserError("the API key must be of visible ASCII characters; without a key leave --api-key away")
         self.base_url = base_url
-        self.model = model
+        self.model = encodable(model)
         self.max_tokens = max_tokens
         self.seed = seed
         self.prices = prices
         self.timeout = timeout
-        self.total_timeout = total_timeout
+        self.total_timeout = total_timeout or max(600.0, (retries + 1) * (timeout + MAX_PAUSE))
         self.retries = retries
         self.first_pause = first_pause
         options = {"temperature": temperature, "top_p": top_p, "stop": list(stop) or None}
@@ -124,7 +130,7 @@ class OpenAIChatClient:
 
     def start(self, messages: Sequence[Message], seed: int | None) -> "Future[Reply]":
         """Send a conversation and return at once; cancelling the future ends the request."""
-        return asyncio.run_coroutine_threadsafe(self._in_time(messages, seed), request_loop())
+        return send(self._in_time(messages, seed))
 
     async def _in_time(self, messages: Sequence[Message], seed: int | None) -> Reply:
         try:
@@ -161,7 +167,7 @@ class OpenAIChatClient:
         """Return the body of the answer; `chat.completions.create` would spend 1 ms on types it does not check."""
         request = {
             "model": self.model,
-            "messages": [{**message, "content": message["content"].strip()} for message in messages],
+            "messages": [{**message, "content": encodable(message["content"].strip())} for message in messages],
             tokens_field: self.max_tokens,
             **({} if seed is None else {"seed": seed}),
             **self._options,
@@ -191,6 +197,14 @@ class EpisodeClient:
             self._stopped = True
             if self._running is not None:
                 self._running.cancel()
+
+
+def _is_http_address(text: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and text.isprintable()
+    except ValueError:  # a port above 65535, a bracket without its other
+        return False
 
 
 def episode_seed(seed: int | None, task_id: str) -> int | None:

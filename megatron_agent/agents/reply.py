@@ -62,13 +62,18 @@ def read_completion(body: bytes, prices: Prices | None, seconds: float) -> Reply
     if prices is not None and prompt_tokens is not None and completion_tokens is not None:
         cost = (prices.prompt * prompt_tokens + prices.completion * completion_tokens) / 1e6
     return Reply(
-        text=(text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
+        text=encodable(text or ""),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         cost=cost,
         seconds=seconds,
         finish_reason=finish_reason if isinstance(finish_reason, str) else None,
     )
+
+
+def encodable(text: str) -> str:
+    """Return a text with U+FFFD in place of lone surrogates, and pairs of them as the characters they stand for."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _count(usage: Any, name: str) -> int | None:

@@ -3,9 +3,13 @@
 import asyncio
 import os
 import threading
-from typing import Any
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from megatron_agent.agents.reply import RequestError
+
+Answer = TypeVar("Answer")
 
 _LOCK = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -24,6 +28,21 @@ def request_loop() -> asyncio.AbstractEventLoop:
             _loop = asyncio.new_event_loop()
             threading.Thread(target=_loop.run_forever, name="chat requests", daemon=True).start()
         return _loop
+
+
+def send(request: Coroutine[Any, Any, Answer]) -> "Future[Answer]":
+    """Run a request on the loop; cancelling the future ends it.
+
+    An exception that comes while the future is being cancelled is nobody's: asyncio would print it as never retrieved.
+    """
+
+    async def run() -> Answer:
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await request
+
+    return asyncio.run_coroutine_threadsafe(run(), request_loop())
 
 
 def _forget_loop() -> None:

@@ -11,6 +11,9 @@ from megatron_agent.files import read_json_lines_tolerating_cut_tail
 
 Result = dict[str, Any]
 
+_FIELDS: dict[str, Any] = {"id": str, "status": str, "category": str, "reward": int | float, "rounds": int,
+                           "seconds": int | float, "messages": list, "context_messages": int}  # fmt: skip
+
 
 def result_of(trajectory: Trajectory) -> Result:
     """Return the line of a trajectory; `messages` comes last, for reading by eye."""
@@ -32,12 +35,13 @@ def read_results(path: Path, errors: bool = False) -> dict[str, Result]:
     """
     results: dict[str, Result] = {}
     for number, result in enumerate(read_json_lines_tolerating_cut_tail(path), start=1):
-        identifier, status = result.get("id"), result.get("status")
-        if not isinstance(identifier, str) or not isinstance(status, str):
-            raise UserError(
-                f'{path}:{number}: expected a result of an earlier run, with texts under "id" and "status", got '
-                f"{identifier!r} and {status!r}; mend the line, or give another --output folder"
-            )
-        if errors or status != "task error":
-            results[identifier] = result
+        if not errors and result.get("status") == "task error":
+            continue
+        for name, kinds in _FIELDS.items():
+            if not isinstance(got := result.get(name), kinds):
+                raise UserError(
+                    f"{path}:{number}: expected a result of an earlier run, got {got!r:.60} under {name!r}; "
+                    "mend the line, or give another --output folder"
+                )
+        results[result["id"]] = result
     return results

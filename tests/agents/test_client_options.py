@@ -1,5 +1,8 @@
 """What the client sends, what it counts, and how it takes the words of servers that differ."""
 
+import asyncio
+import gc
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +11,7 @@ import pytest
 
 from megatron_agent.agents.client import ContextLimitError, OpenAIChatClient, Prices, RequestError, episode_seed
 from megatron_agent.agents.reply import read_completion
+from megatron_agent.agents.transport import send
 from megatron_agent.errors import UserError
 from tests.agents.misbehaviour import body, status
 from tests.agents.openai_server import completion, openai_server
@@ -16,7 +20,6 @@ MESSAGES = [{"role": "user", "content": "Hi"}]
 
 
 def test_options_that_are_not_given_are_not_sent() -> None:
-    """text-generation-inference samples as soon as it sees a temperature (evaluation.md, section 1)."""
     with openai_server(lambda body: "ok") as server:
         OpenAIChatClient(server.base_url, "m", temperature=None).complete(MESSAGES)
         OpenAIChatClient(
@@ -43,6 +46,40 @@ def test_every_task_has_its_own_seed_the_same_in_every_run() -> None:
     assert 0 <= first < 2**31
     assert first != episode_seed(2, "a")
     assert episode_seed(None, "a") is None
+
+
+def test_texts_that_no_encoder_takes_are_sent_all_the_same() -> None:
+    """Such as words of the command line that are not UTF-8."""
+    with openai_server(lambda body: "ok") as server:
+        OpenAIChatClient(server.base_url, "m\udcff").complete([{"role": "user", "content": "a\udcff \ud83d\ude00"}])
+    (request,) = server.requests
+    assert (request["model"], request["messages"][0]["content"]) == ("m\ufffd", "a\ufffd \U0001f600")
+
+
+def test_the_time_for_all_tries_suffices_for_them() -> None:
+    def client(**options: Any) -> OpenAIChatClient:
+        return OpenAIChatClient("http://127.0.0.1:9/v1", "m", **options)
+
+    assert client().total_timeout == 600
+    assert client(timeout=1200).total_timeout == 4 * 1230
+    assert client(timeout=1200, total_timeout=5).total_timeout == 5
+
+
+def test_an_error_while_a_request_is_given_up_is_not_printed(caplog: pytest.LogCaptureFixture) -> None:
+    """A second episode meets the dead server while the first's error ends the run."""
+    started = threading.Event()
+
+    async def fail() -> None:
+        started.set()
+        time.sleep(0.1)  # the loop is busy: the cancelling below comes after the error
+        raise ValueError("late")
+
+    future = send(fail())
+    started.wait(20)
+    assert future.cancel()
+    send(asyncio.sleep(0)).result(20)
+    gc.collect()
+    assert not caplog.records
 
 
 def test_cost() -> None:

@@ -290,7 +290,12 @@ def test_a_signal_is_one_line_and_the_run_goes_on(tasks: Path, tmp_path: Path, n
         (b"[1]", r"results\.jsonl:1: expected a JSON object"),
         (b'{"id": ["x"], "status": "completed"}', r"results\.jsonl:1: expected a result of an earlier run"),
         (b'{"id": "x", "status": null}', r"results\.jsonl:1: expected a result of an earlier run"),
-        (b"{}", r"results\.jsonl:1: expected a result of an earlier run"),
+        (b"{}", r"results\.jsonl:1: expected a result of an earlier run, got None under 'id'"),
+        (
+            b'{"id": "x", "status": "completed"}',
+            r"results\.jsonl:1: expected a result of .*, got None under 'category'",
+        ),
+        (b'{"id": "x", "status": "completed", "category": "c", "reward": "1"}', r"got '1' under 'reward'"),
     ],
 )
 def test_damaged_results_are_refused(tasks: Path, tmp_path: Path, line: bytes, message: str) -> None:
@@ -320,7 +325,12 @@ def test_damaged_results_are_refused(tasks: Path, tmp_path: Path, line: bytes, m
         (["--replay", "x", "--seed", "1"], "--replay asks no server: leave --base-url, --model, --seed away"),
         (["--expert", "--replay", "x"], "--expert and --replay both say who plays"),
         (["--temperature", "inf"], "--temperature: expected at least 0"),
-        (["--base-url", "nowhere"], "--base-url"),
+        (["--base-url", "nowhere"], "--base-url: expected an http"),
+        (["--base-url", "http://"], "--base-url: expected an http"),
+        (["--base-url", "http://127.0.0.1:99999/v1"], "--base-url: expected an http"),
+        (["--base-url", "http://[bad/v1"], "--base-url: expected an http"),
+        (["--api-key", ""], "the API key must be of visible ASCII characters"),
+        (["--api-key", "one\ntwo"], "the API key must be of visible ASCII characters"),
         (["--tasks", "missing.jsonl"], r"missing\.jsonl"),
     ],
 )
