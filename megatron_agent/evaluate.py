@@ -119,7 +119,7 @@ def evaluate(kinds: Sequence[TaskKind], arguments: argparse.Namespace) -> dict[s
     from megatron_agent.evaluation.output import claim_output, in_order
     from megatron_agent.evaluation.overall import summarize_tasks
     from megatron_agent.evaluation.players import make_player
-    from megatron_agent.evaluation.runner import evaluate_tasks, make_settings, write_json
+    from megatron_agent.evaluation.runner import check_tasks, evaluate_tasks, make_settings, write_json
     from megatron_agent.evaluation.viewer import write_viewer
     from megatron_agent.evaluation.world_options import read_world_options
 
@@ -130,6 +130,8 @@ def evaluate(kinds: Sequence[TaskKind], arguments: argparse.Namespace) -> dict[s
         output = stack.enter_context(claim_output(arguments.output, [kind.name for kind in kinds]))
         clients = [player.clients(kind) for kind in kinds]
         worlds = [stack.enter_context(kind.open(chosen)) for kind, chosen in zip(kinds, options, strict=True)]
+        for kind, world in zip(kinds, worlds, strict=True):
+            check_tasks(kind, world.tasks)
         settings = [
             make_settings(kind, chosen, world, **_fixed_settings(kind, chosen, player, arguments))
             for kind, chosen, world in zip(kinds, options, worlds, strict=True)

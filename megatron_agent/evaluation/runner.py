@@ -61,10 +61,6 @@ def evaluate_tasks(
     """
     from tqdm import tqdm
 
-    if twice := [identifier for identifier, count in Counter(task.id for task in tasks).items() if count > 1]:
-        raise UserError(
-            f"--tasks: expected every task of {kind.name} to have an id of its own; {twice[0]!r} is there twice"
-        )
     output = Path(output)
     results = read_results(output / "results.jsonl")
     if results:
@@ -104,6 +100,16 @@ def evaluate_tasks(
     summary["whole_std_split"] = settings.split == "std" and len(tasks) == len(world.tasks)
     write_json(output / "summary.json", summary)
     return summary
+
+
+def check_tasks(kind: TaskKind, tasks: Sequence[Any]) -> None:
+    """Raise UserError for no tasks at all, and for two of one id: results are kept by id."""
+    if not tasks:
+        raise UserError(f"--tasks: expected tasks of {kind.name}, found none")
+    if twice := [identifier for identifier, count in Counter(task.id for task in tasks).items() if count > 1]:
+        raise UserError(
+            f"--tasks: expected every task of {kind.name} to have an id of its own; {twice[0]!r} is there twice"
+        )
 
 
 def _summary(kind: TaskKind, settings: EvaluationSettings, finished: Sequence[Result]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
     categories: dict[str, list[Result]] = {}
     for result in results:
         categories.setdefault(result["category"], []).append(result)
-    errors = Counter(str(result["error"]) for result in results if result["status"] == "task error")
+    errors = Counter(str(result.get("error")) for result in results if result["status"] == "task error")
     return {
         "tasks": len(results),
         "successes": successes,
@@ -50,8 +50,8 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
         "statuses": dict(sorted(Counter(result["status"] for result in results).items())),
         "task_errors": dict(errors.most_common(3)),
         "mean_rounds": _mean([result["rounds"] for result in results]),
-        "prompt_tokens": sum_known(result["prompt_tokens"] for result in results),
-        "completion_tokens": sum_known(result["completion_tokens"] for result in results),
+        "prompt_tokens": sum_known(result.get("prompt_tokens") for result in results),
+        "completion_tokens": sum_known(result.get("completion_tokens") for result in results),
         "cost": total_cost(results),
         "episode_seconds": round(sum(result["seconds"] for result in results), 3),
     }

@@ -49,7 +49,8 @@ class Transcripts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._handle is not None:
-            self._handle.close()
+            with naming(self.path):  # what could not be written is tried again
+                self._handle.close()
 
 
 def read_unfinished(path: Path, finished: Collection[str]) -> list[Result]:

@@ -139,10 +139,15 @@ def test_other_prompts_are_other_settings(tmp_path: Path) -> None:
             main([*arguments, *words])
 
 
-def test_two_tasks_of_one_id_are_refused(tmp_path: Path) -> None:
+def test_no_tasks_and_two_of_one_id_are_refused(tmp_path: Path, second: Path) -> None:
     (tmp_path / "numbers.txt").write_text("3\n5\n3\n")
+    arguments = ["--expert", "--output", str(tmp_path / "out"), "--tasks", f"guess_number={tmp_path / 'numbers.txt'}"]
     with pytest.raises(UserError, match="expected every task of guess_number to have an id of its own; 'guess_3'"):
-        main(["--task", str(EXAMPLE), "--tasks", str(tmp_path / "numbers.txt"), "--expert", "--output", str(tmp_path)])
+        main(["--task", str(second), str(EXAMPLE), *arguments])
+    (tmp_path / "numbers.txt").write_text("")
+    with pytest.raises(UserError, match="--tasks: expected tasks of guess_number, found none"):
+        main(["--task", str(second), str(EXAMPLE), *arguments])
+    assert not (tmp_path / "out").exists(), "told before the first task is played"
 
 
 def test_a_world_that_cannot_open_stops_the_run_before_the_first_request(second: Path, tmp_path: Path) -> None:

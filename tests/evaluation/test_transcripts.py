@@ -95,11 +95,15 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 
 def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "transcripts.jsonl"
-    with Transcripts(path, []) as transcripts:
-        play(transcripts, "a", 4)
-        with open("/dev/full", "wb", buffering=0) as full_disk:
-            transcripts._handle, kept = full_disk, transcripts._handle
-            with pytest.raises(OSError, match="No space left") as full:
-                play(transcripts, "b", 4)
-        transcripts._handle = kept
+
+    def fill_the_disk() -> None:
+        with Transcripts(path, []) as transcripts:
+            play(transcripts, "a", 4)
+            assert transcripts._handle is not None
+            transcripts._handle.close()
+            transcripts._handle = open("/dev/full", "wb")  # noqa: SIM115
+            play(transcripts, "b", 4)
+
+    with pytest.raises(OSError, match="No space left") as full:
+        fill_the_disk()
     assert full.value.filename == str(path)
