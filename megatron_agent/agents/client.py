@@ -113,12 +113,19 @@ class OpenAIChatClient:
         options = {"temperature": temperature, "top_p": top_p, "stop": list(stop) or None}
         self._options = {**{name: value for name, value in options.items() if value is not None}, **(extra_body or {})}
         self._tokens_field = "max_tokens"
+        try:
+            http_client = bounded_http_client(max_reply_bytes)
+        except (ImportError, ValueError, OSError) as error:
+            raise UserError(
+                "no connection can be made with the proxy or the certificates that the environment names (ALL_PROXY, "
+                f"HTTPS_PROXY, HTTP_PROXY, SSL_CERT_FILE): {error}; unset or mend them"
+            ) from error
         self._openai = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=api_key,
             timeout=openai.Timeout(timeout, connect=connect_timeout),
             max_retries=0,
-            http_client=bounded_http_client(max_reply_bytes),
+            http_client=http_client,
         )
 
     def for_task(self, task: Task) -> "EpisodeClient":

@@ -73,7 +73,8 @@ def _read_status(error: Any, base_url: str, model: str) -> Failure:
             again=False,
         )
     if status in (400, 422) and _UNSUPPORTED.search(text):
-        return Failure(UserError(f"{base_url} refuses an option of every request: {text}; leave it away"), again=False)
+        mend = "leave it away (a temperature is sent unless it is none)"
+        return Failure(UserError(f"{base_url} refuses an option of every request: {text}; {mend}"), again=False)
     again = status in (408, 409, 425, 429) or status >= 500
     return Failure(RequestError(f"status {status}: {text}"), again, retry_after(error.response.headers, time.time()))
 

@@ -41,9 +41,9 @@ class RequestError(Exception):
 def read_completion(body: bytes, prices: Prices | None, seconds: float) -> Reply:
     """Return the reply in the JSON of a chat completion.
 
-    `content: null` is an empty reply: servers send it when the model wrote nothing that can be shown (all tokens went
-    into reasoning, or a filter took them). Lone surrogates become U+FFFD, since no encoder takes them. Raises
-    RequestError for anything that is no chat completion.
+    `content: null`, or none in a message with a role, is an empty reply: servers send it when the model wrote nothing
+    that can be shown (all tokens went into reasoning or a tool call, or a filter took them). Lone surrogates become
+    U+FFFD, since no encoder takes them. Raises RequestError for anything that is no chat completion.
     """
     try:
         completion = json.loads(body)
@@ -51,8 +51,9 @@ def read_completion(body: bytes, prices: Prices | None, seconds: float) -> Reply
         raise RequestError(f"expected a chat completion, got no JSON ({error}): {body[:200]!r}") from error
     try:
         choice = completion["choices"][0]
-        text = choice["message"]["content"]
-    except (IndexError, KeyError, TypeError) as error:
+        message = choice["message"]
+        text = message.get("content") if "role" in message else message["content"]
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise RequestError(f"expected a chat completion, got {body[:200]!r}") from error
     if not isinstance(text, str | None):
         raise RequestError(f"expected a text under choices[0].message.content, got {str(text)[:200]!r}")

@@ -82,6 +82,12 @@ def test_an_error_while_a_request_is_given_up_is_not_printed(caplog: pytest.LogC
     assert not caplog.records
 
 
+def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks://nowhere:1")
+    with pytest.raises(UserError, match="the proxy or the certificates that the environment names"):
+        OpenAIChatClient("https://127.0.0.1:9/v1", "m")
+
+
 def test_cost() -> None:
     with openai_server(lambda body: "ok") as server:
         reply = OpenAIChatClient(server.base_url, "m", prices=Prices(prompt=3.0, completion=15.0)).complete(MESSAGES)
@@ -107,10 +113,22 @@ def test_odd_counts_are_no_counts(usage: Any) -> None:
     assert (reply.text, reply.prompt_tokens, reply.completion_tokens, reply.cost) == ("ok", None, None, None)
 
 
-def test_null_content_is_an_empty_reply_and_lone_surrogates_are_replaced() -> None:
-    null = b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}'
-    assert read_completion(null, None, 0.0).text == ""
-    assert read_completion(null, None, 0.0).finish_reason == "length"
+@pytest.mark.parametrize(
+    "message",
+    [
+        '{"content": null}',
+        '{"role": "assistant", "reasoning": "I think"}',  # mlx-lm (issue 1738): all tokens went into reasoning
+        '{"role": "assistant", "content": null, "reasoning_content": "I think"}',  # vLLM
+        '{"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {}}]}',
+    ],
+)
+def test_a_message_without_a_text_is_an_empty_reply(message: str) -> None:
+    body = f'{{"choices": [{{"message": {message}, "finish_reason": "length"}}]}}'.encode()
+    assert read_completion(body, None, 0.0).text == ""
+    assert read_completion(body, None, 0.0).finish_reason == "length"
+
+
+def test_lone_surrogates_are_replaced() -> None:
     text = rb'{"choices": [{"message": {"content": "a\ud83d b\ud83d\ude00"}}]}'
     assert read_completion(text, None, 0.0).text == "a\ufffd b\U0001f600"
 
