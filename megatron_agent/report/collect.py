@@ -154,6 +154,12 @@ def _remarks(runs: list[RunResult], tasks: Sequence[str]) -> list[str]:
         held = [score.task for score in run.scores.values()]
         for task in dict.fromkeys(task for task in held if held.count(task) > 1):
             remarks.append(f"{run.name} has {held.count(task)} scores on {task}: no mean over its tasks is taken")
+        remarks += [
+            f"{run.name}: {score.task_errors} of {score.tasks} episodes on {name} ended in task errors, which count 0; "
+            "evaluate again to play them"
+            for name, score in run.scores.items()
+            if score.task_errors
+        ]
     trained: dict[tuple[float, str], list[str]] = {}
     for run in runs:
         if run.eta is not None and run.base is not None:

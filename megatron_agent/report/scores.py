@@ -31,6 +31,10 @@ class Score:
     settings: dict[str, Any]
     main_metric: str | None = None
     """Name of the metric that the paper reports."""
+    task_errors: int = 0
+    """Episodes that the machinery broke; they count 0."""
+    whole_std_split: bool = False
+    """Whether these are all tasks of AgentBench's std split, as the paper's scores are."""
 
     @property
     def rate(self) -> float:
@@ -74,7 +78,11 @@ def read_score(folder: Path) -> Score | None:
         and all(isinstance(value, int | float) and math.isfinite(value) for value in metrics.values())
     ):
         main_metric = summary.get("main_metric")
-        return Score(task, folder, tasks, successes, metrics, settings, main_metric if main_metric in metrics else None)
+        statuses = summary.get("statuses")
+        errors = statuses.get("task error", 0) if isinstance(statuses, dict) else 0
+        main_metric = main_metric if main_metric in metrics else None
+        whole = summary.get("whole_std_split") is True
+        return Score(task, folder, tasks, successes, metrics, settings, main_metric, errors, whole)
     raise UserError(
         f"{path}: expected a summary of megatron_agent.evaluate with the counts tasks and successes, metrics, and "
         f"settings with a task; got tasks {tasks!r}, successes {successes!r}, task {task!r}; {MEND}"

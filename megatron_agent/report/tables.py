@@ -117,6 +117,9 @@ def _metrics(report: Report) -> Text:
             overall = overall_of(run.scores.values())
             rows.append([run.name, _eta(run), *map(_points, values), overall.text() if overall else "-"])
     tasks = list(columns.values())
+    held = [score for run in report.runs for score in run.scores.values() if score.task in TASKS]
+    part = dict.fromkeys(score.task for score in held if not score.whole_std_split)
+    split = f"std split, which was not played as a whole of {', '.join(part)}" if part else "std split"
     if any(task in paper for task in tasks for paper in PAPER_SCORES.values()):
         for model in SHOWN_MODELS:
             printed = [PAPER_SCORES[model].get(task) for task in tasks]
@@ -125,7 +128,7 @@ def _metrics(report: Report) -> Text:
         "The benchmarks' own metrics",
         ["run", "eta", *columns, "overall"],
         rows,
-        f"in %: {', '.join(metrics)}; the paper's on AgentBench's std split; overall: mean of score / weight over the "
+        f"in %: {', '.join(metrics)}; the paper's on AgentBench's {split}; overall: mean of score / weight over the "
         "six held-in tasks, partial where some are missing",
     )
 

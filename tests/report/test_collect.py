@@ -10,6 +10,7 @@ import pytest
 from megatron_agent.errors import UserError
 from megatron_agent.report.collect import Report, RunResult, collect
 from megatron_agent.report.scores import mean_with_interval, read_score
+from megatron_agent.report.tables import report_tables
 from megatron_agent.report.training_result import eta_in_name
 from tests.report.results import write_checkpoint, write_evaluation, write_held_out, write_run, write_steps
 
@@ -157,6 +158,23 @@ def test_a_task_evaluated_twice_and_settings_that_differ(tmp_path: Path) -> None
     assert report.remarks == [
         "run has 2 scores on database: no mean over its tasks is taken",
         "scores on database are not all comparable: they differ in prompt_style",
+    ]
+
+
+def test_task_errors_and_the_split_are_told_beside_the_papers_scores(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / "a", 1, 10)
+    summary = json.loads((folder / "summary.json").read_text())
+    for whole, caption in (
+        (False, "AgentBench's std split, which was not played as a whole of database;"),
+        (True, "AgentBench's std split; overall"),
+    ):
+        summary |= {"statuses": {"completed": 7, "task error": 3}, "whole_std_split": whole}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        report = collect([tmp_path])
+        assert caption in report_tables(report)[1].caption
+    name = only(report).name
+    assert report.remarks == [
+        f"{name}: 3 of 10 episodes on database ended in task errors, which count 0; evaluate again to play them"
     ]
 
 
