@@ -123,7 +123,7 @@ function facts(entry, episode) {
 
 function boxes(message, place) {
   if (!message.parts) return [box(place === 0 ? "task" : "observation", place === 0 ? "task" : "observation", message.text)];
-  const titles = { text: "reply", whole: "the whole reply, of which the above stayed in the conversation" };
+  const titles = { text: "reply", empty: "empty reply", whole: "the whole reply, of which the above stayed in the conversation" };
   return message.parts.map(([kind, text]) => (titles[kind] ? box(titles[kind], "other", text) : box(kind, kind, text)));
 }
 

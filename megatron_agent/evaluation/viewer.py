@@ -136,6 +136,7 @@ def _shown(message: dict[str, str]) -> dict[str, Any]:
     if message["role"] != "assistant":
         return {"role": message["role"], "text": message["content"]}
     parts = [[part.kind, part.text] for part in split_reply(message.get("kept", message["content"]))]
+    parts = parts or [["empty", ""]]
     if "kept" in message:
         parts.append(["whole", message["content"]])
     return {"role": "assistant", "parts": parts}

@@ -180,6 +180,9 @@ def test_a_reply_that_was_cut_is_shown_as_kept_and_whole(browser: Any, tmp_path:
     whole = "the whole reply, of which the above stayed in the conversation"
     assert page.texts("#messages .message h2") == ["task", "thought", "action", whole, "observation", "action"]
     assert page.texts("#messages .other pre") == ["Thought: I.\nAction: look\nObservation: gold"]
+    cut["messages"][5].update(content="Observation: gold", kept="")
+    page = Page(browser, write_viewer([write(tmp_path / "two", "knowledge_graph", cut)], tmp_path / "two.html")[0])
+    assert page.texts("#messages .message h2") == ["task", "empty reply", whole, "observation", "action"]
     page.fill("text", "gold")
     assert page.texts("#messages mark") == ["gold"]
     assert page.errors() == []
