@@ -59,7 +59,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 def exclusive(path: Path, busy: str) -> Iterator[None]:
     """Hold a lock on the file at `path`, which is made if need be. A process that died holds none.
 
-    Raises :class:`UserError` with the message `busy` when it is held already.
+    Raises :class:`UserError` with the message `busy` when it is held already, and where the file system has no locks.
     """
     while True:
         with open(path, "ab") as handle:
@@ -67,6 +67,10 @@ def exclusive(path: Path, busy: str) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(busy) from None
+            except OSError as error:
+                raise UserError(
+                    f"{path}: no lock can be held there ({error.strerror}); choose a path on a file system with locks"
+                ) from error
             if _is_at(handle, path):  # its last holder may have moved or removed it
                 yield
                 return

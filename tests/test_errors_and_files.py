@@ -1,11 +1,13 @@
 """What commands say when files fail, and the helpers that write and read them."""
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from megatron_agent.files import (
     append_json_line,
     atomic_write,
     check_writable,
+    exclusive,
     read_json_lines_tolerating_cut_tail,
     read_json_object,
     write_json_lines,
@@ -156,3 +159,51 @@ def test_a_terminal_without_unicode_gets_escapes() -> None:
         [sys.executable, "-c", code], capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"}
     )
     assert (done.stdout, done.stderr, done.returncode) == (b"\\u6f22\n", b"", 0)
+
+
+def test_a_lock_is_held_by_one_and_gone_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    hold = "import sys, pathlib, megatron_agent.files as f\nwith f.exclusive(pathlib.Path(sys.argv[1]), ''):\n" \
+           "    print('held', flush=True); input()"  # fmt: skip
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=r"^busy$"), exclusive(path, "busy"):
+        pass
+    holder.kill()
+    holder.communicate()
+    with exclusive(path, "busy"), pytest.raises(UserError, match=r"^busy$"), exclusive(path, "busy"):
+        pass
+
+
+def test_a_lock_file_that_its_last_holder_removed_or_moved_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened before, locked after: two would hold a lock, each on a file of its own."""
+    path, real, taken = tmp_path / "lock", fcntl.flock, []
+
+    def late(handle: Any, operation: int) -> None:
+        real(handle, operation)
+        taken.append(handle)
+        if len(taken) == 1:
+            path.unlink()
+        elif len(taken) == 2:
+            path.rename(tmp_path / "finished")
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with exclusive(path, "busy"):
+        assert len(taken) == 3
+        with pytest.raises(UserError, match="busy"), exclusive(path, "busy"):
+            pass
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: Any, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    told = pytest.raises(UserError, match=r"lock: no lock can be held there \(No locks available\)")
+    with told, exclusive(tmp_path / "lock", "busy"):
+        pass
