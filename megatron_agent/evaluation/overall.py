@@ -115,10 +115,13 @@ def print_scores(summary: dict[str, Any]) -> None:
 
 def not_comparable(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     """Return what keeps summaries by task from being set beside the paper's scores; an empty text when nothing does."""
-    others = [task for task, summary in summaries.items() if task in TASKS and not summary["whole_std_split"]]
-    if not others:
-        return ""
-    return f"not comparable with the paper's: not AgentBench's whole std split was played of {', '.join(others)}"
+    held = {task: summary for task, summary in summaries.items() if task in TASKS}
+    reasons = {
+        "not AgentBench's whole std split was played": [t for t, s in held.items() if not s["whole_std_split"]],
+        "another prompt style than paper": [t for t, s in held.items() if s["settings"]["prompt_style"] != "paper"],
+    }
+    told = "; ".join(f"{reason} of {', '.join(tasks)}" for reason, tasks in reasons.items() if tasks)
+    return f"not comparable with the paper's: {told}" if told else ""
 
 
 def task_errors(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -274,4 +274,6 @@ def test_scores_of_other_tasks_than_the_papers_are_said_not_to_compare(
     assert "not comparable" not in capsys.readouterr().out
     assert read(tmp_path / "whole")["whole_std_split"] is True
     main([*arguments, "--limit", "2", "--output", str(tmp_path / "part")])
-    assert "not AgentBench's whole std split was played of database" in capsys.readouterr().out
+    assert "not AgentBench's whole std split was played of database\n" in capsys.readouterr().out
+    main([*arguments, "--prompt-style", "fixed", "--output", str(tmp_path / "fixed")])
+    assert "not comparable with the paper's: another prompt style than paper of database\n" in capsys.readouterr().out
