@@ -137,6 +137,7 @@ def evaluate(kinds: Sequence[TaskKind], arguments: argparse.Namespace) -> dict[s
             for kind, chosen, world in zip(kinds, options, worlds, strict=True)
         ]
         output.check_shared(settings[0])
+        earlier, unfinished = output.read_earlier()
         summaries = {
             kind.name: evaluate_tasks(
                 kind, world, world.tasks[: arguments.limit], client_for, held, output.folders[kind.name],
@@ -147,7 +148,6 @@ def evaluate(kinds: Sequence[TaskKind], arguments: argparse.Namespace) -> dict[s
         write_viewer(output.all_folders(), output.root / "transcripts.html")
         if not output.several:
             return summaries[kinds[0].name]
-        earlier, unfinished = output.read_earlier()
         summary = summarize_tasks(in_order({**earlier, **summaries}), list(earlier), unfinished)
         write_json(output.root / "summary.json", summary)
         return summary

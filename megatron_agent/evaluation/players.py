@@ -66,7 +66,7 @@ def _served(arguments: argparse.Namespace) -> Player:
     server = _server(arguments)
     options = {name: getattr(arguments, name, default) for name, default in REQUESTS.items()}
     prompt, completion = options.pop("price_prompt"), options.pop("price_completion")
-    prices = None if prompt is completion is None else Prices(prompt or 0.0, completion or 0.0)
+    prices = None if prompt is None and completion is None else Prices(prompt or 0.0, completion or 0.0)
     client = OpenAIChatClient(server.base_url, server.model, server.api_key, prices=prices, **options)
     settings = {
         "model": server.model,
