@@ -127,8 +127,9 @@ def _summary(kind: TaskKind, settings: EvaluationSettings, finished: Sequence[Re
 def _running(kind: TaskKind, finished: Sequence[Result]) -> str:
     """Return what the progress bar says of the episodes so far."""
     score = 100 * kind.metrics([score_of(result) for result in finished])[kind.main_metric]
-    cost = total_cost(finished)
-    return f"score {score:.1f}" + ("" if cost is None else f", cost {cost:.4f}")
+    cost, errors = total_cost(finished), sum(result["status"] == "task error" for result in finished)
+    told = [f"score {score:.1f}", "" if cost is None else f"cost {cost:.4f}", f"{errors} task errors" if errors else ""]
+    return ", ".join(part for part in told if part)
 
 
 def make_settings(kind: TaskKind, options: WorldOptions, world: World, **fields: Any) -> EvaluationSettings:

@@ -198,7 +198,9 @@ def test_a_run_of_task_errors_alone_fails(tasks: Path, tmp_path: Path, capsys: p
     with openai_server(lambda body: (500, {"error": {"message": "boom"}})) as server, pytest.raises(SystemExit) as end:
         main(command(tasks, server.base_url, tmp_path, "--retries", "0"))
     assert end.value.code == 1
-    assert f"{COUNT} of {COUNT} episodes of database (status 500: " in capsys.readouterr().out.splitlines()[-1]
+    printed = capsys.readouterr()
+    assert f"{COUNT} of {COUNT} episodes of database (status 500: " in printed.out.splitlines()[-1]
+    assert f"score 0.0, {COUNT} task errors" in printed.err
     assert len(ids(tmp_path)) == COUNT
     check_transcripts(tmp_path)
     with openai_server(Expert(tasks)) as server:
