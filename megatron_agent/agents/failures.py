@@ -15,7 +15,8 @@ from megatron_agent.errors import UserError
 MAX_PAUSE = 30.0
 _CONTEXT_LIMIT = re.compile(
     r"context.{0,20}(length|window|limit|size)|maximum.{0,20}(tokens|length)|too long|exceed_context"
-    r"|must have less than \d+ tokens|tokens? count .{0,20}exceeds",
+    r"|must have less than \d+ tokens|inputs. tokens \+ .max_new_tokens. must be|tokens? (count )?.{0,30}exceed"
+    r"|token count .{0,30}only supports|reduce the length of the messages|max_seq_len",
     re.I,
 )
 _WRONG_MODEL = re.compile(r"pinned to|model.{0,80}(not found|not exist|unknown)", re.I)  # some say 400, not 404

@@ -163,6 +163,15 @@ def test_a_server_that_takes_neither_is_not_asked_for_ever() -> None:
         (400, "The input (5000 tokens) is longer than the model's context length (4096 tokens)."),  # SGLang
         (400, "prompt is too long: 210000 tokens > 200000 maximum"),  # Anthropic
         (400, "The input token count (40000) exceeds the maximum number of tokens allowed (32768)."),  # Gemini
+        (
+            422,
+            "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4000 `inputs` tokens",
+        ),
+        (400, "The decoder prompt (length 5951) is longer than the maximum model length of 4096."),  # vLLM
+        (400, "The input token count is 135538 but model only supports up to 131072"),  # Gemini
+        (400, "Input tokens exceed the configured limit of 272000 tokens."),  # OpenAI
+        (400, "Please reduce the length of the messages or completion."),  # Groq
+        (400, "length of prompt_tokens (163280) must be less than max_seq_len (32768)."),
         (413, "Request too long"),
     ],
 )
@@ -170,6 +179,20 @@ def test_context_limits_in_the_words_of_servers(code: int, message: str) -> None
     with openai_server(lambda request: status(code, message)) as server, pytest.raises(ContextLimitError):
         OpenAIChatClient(server.base_url, "m").complete(MESSAGES)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Input validation error: `max_new_tokens` must be <= 4096. Given: 5000",
+        "max_tokens must be at least 1, got 0",
+        "Unexpected token count",
+        "temperature must be between 0 and 2",
+    ],
+)
+def test_other_refusals_are_no_context_limits(message: str) -> None:
+    with openai_server(lambda request: status(400, message)) as server, pytest.raises(RequestError):
+        OpenAIChatClient(server.base_url, "m").complete(MESSAGES)
 
 
 @pytest.mark.parametrize(
