@@ -145,11 +145,11 @@ def evaluate(kinds: Sequence[TaskKind], arguments: argparse.Namespace) -> dict[s
             )
             for kind, world, client_for, held in zip(kinds, worlds, clients, settings, strict=True)
         }  # fmt: skip
+        summary = summaries[kinds[0].name]
+        if output.several:
+            summary = summarize_tasks(in_order({**earlier, **summaries}), list(earlier), unfinished)
+            write_json(output.root / "summary.json", summary)
         write_viewer(output.all_folders(), output.root / "transcripts.html")
-        if not output.several:
-            return summaries[kinds[0].name]
-        summary = summarize_tasks(in_order({**earlier, **summaries}), list(earlier), unfinished)
-        write_json(output.root / "summary.json", summary)
         return summary
 
 
