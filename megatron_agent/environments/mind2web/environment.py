@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from megatron_agent.environments.base import Message, Observation, Status
+from megatron_agent.environments.base import EpisodeOver, Message, Observation, Status
 from megatron_agent.environments.mind2web.page import Dom
 from megatron_agent.environments.mind2web.question import (
     GRAMMAR,
@@ -16,7 +16,7 @@ from megatron_agent.environments.mind2web.question import (
 )
 from megatron_agent.environments.mind2web.scoring import score_step
 from megatron_agent.environments.mind2web.task import Mind2WebTask
-from megatron_agent.environments.mind2web.tournament import BATCH, Tournament
+from megatron_agent.environments.mind2web.tournament import Tournament
 from megatron_agent.errors import UserError
 
 PROMPT_STYLES = ("paper", "fixed")
@@ -27,8 +27,8 @@ MAX_ATTEMPTS = 3
 class Mind2WebEnvironment:
     """Plays :class:`Mind2WebTask` episodes. Every question comes without memory of the others (`restart`).
 
-    A step that cannot succeed (no right element among the candidates, or fewer than two of them) ends after its
-    first reply with reward 0; the released evaluator does not ask at all.
+    A step that cannot succeed (no right element among the candidates, or fewer than two of them) counts 0 and is not
+    asked about, as in the released evaluator.
     """
 
     def __init__(self, demonstrations: Sequence[Message], prompt_style: str = "paper") -> None:
@@ -39,20 +39,24 @@ class Mind2WebEnvironment:
         self._task: Mind2WebTask | None = None
 
     def reset(self, task: Mind2WebTask) -> list[Message]:
-        """Parse the step's page; return the demonstrations and the first question."""
+        """Parse the step's page; return the demonstrations and the first question.
+
+        Raises EpisodeOver for a step that cannot succeed.
+        """
         self._task = task
-        self._dom = Dom(task.page.html, f"step {task.id}")
         self._tournament = Tournament(task.candidates)
-        self._is_played = bool(task.gold) and len(task.candidates) > 1
-        question = self._ask(self._tournament.next_batch() if self._is_played else task.candidates[:BATCH])
-        return [*self.demonstrations, {"role": "user", "content": question}]
+        batch = self._tournament.next_batch()
+        if not task.gold or not batch:
+            why = "it is the only candidate" if task.gold else "the right element is not among the candidates"
+            note = {"role": "user", "content": f"Not asked: {why}.\nTask: {task.confirmed_task}"}
+            raise EpisodeOver(self._finish("completed"), [note])
+        self._dom = Dom(task.page.html, f"step {task.id}")
+        return [*self.demonstrations, {"role": "user", "content": self._ask(batch)}]
 
     def step(self, reply: str) -> Observation:
         """Read the reply; go on to the next five candidates, or score the last choice."""
         if self._task is None:
             raise RuntimeError("reset() must come before step() and stop()")
-        if not self._is_played:
-            return self._finish("completed")
         if self.prompt_style == "paper":
             answer = read_answer(reply)
         else:
@@ -93,6 +97,6 @@ class Mind2WebEnvironment:
     def _finish(self, status: Status) -> Observation:
         assert self._task is not None
         prediction = None if status == "task error" else self._tournament.prediction
-        scores = score_step(self._task, prediction if self._is_played else None)
+        scores = score_step(self._task, prediction)
         self.close()
         return Observation("", done=True, reward=scores["step_sr"], status=status, scores=scores)

@@ -69,7 +69,7 @@ def read_answer_strictly(reply: str, choices: int) -> Answer:
 
     Case, markdown and blanks around a line's words do not matter; the value of a CLICK is left away.
     """
-    letter = _field("Answer", r"([A-F])\b").search(reply)
+    letter = _field("Answer", r"([A-F])(?=[.):,*]|[^\w\n]*$)").search(reply)  # no word: `Answer: a dropdown`
     if not letter:
         raise AnswerError(f"it has no line `Answer:` with one of the letters A to {LETTERS[choices]}")
     chosen = letter[1].upper()

@@ -6,7 +6,7 @@ import pytest
 
 from megatron_agent.agents.client import ScriptedClient
 from megatron_agent.agents.episode import play
-from megatron_agent.environments.base import Message
+from megatron_agent.environments.base import EpisodeOver, Message
 from megatron_agent.environments.mind2web.environment import MAX_ATTEMPTS, Mind2WebEnvironment
 from megatron_agent.environments.mind2web.page import Page
 from megatron_agent.environments.mind2web.question import (
@@ -154,12 +154,23 @@ def test_every_question_stands_alone() -> None:
 
 @pytest.mark.parametrize("task", [make_task(gold=()), make_task(candidates="3")])
 @pytest.mark.parametrize("style", ["paper", "fixed"])
-def test_steps_that_cannot_succeed_end_after_one_reply(task: Mind2WebTask, style: str) -> None:
-    environment, messages = start(task, style)
-    assert offered(messages[-1]["content"])
-    observation = environment.step("Answer: B.\nAction: CLICK")
-    assert (observation.done, observation.status, observation.reward) == (True, "completed", 0.0)
-    assert observation.scores["gold_in_top10"] == float(bool(task.gold))
+def test_steps_that_cannot_succeed_are_not_asked(task: Mind2WebTask, style: str) -> None:
+    client = ScriptedClient(["Answer: B.\nAction: CLICK"])
+    trajectory = play(Mind2WebEnvironment(DEMONSTRATIONS, style), task, client)
+    assert (trajectory.status, trajectory.reward, trajectory.rounds) == ("completed", 0.0, 0)
+    assert trajectory.scores == {
+        "step_sr": 0.0,
+        "element_acc": 0.0,
+        "action_f1": 0.0,
+        "gold_in_top10": float(bool(task.gold)),
+    }
+    [message] = trajectory.messages
+    assert message["content"].startswith("Not asked: ")
+    environment = Mind2WebEnvironment(DEMONSTRATIONS, style)
+    with pytest.raises(EpisodeOver):
+        environment.reset(task)
+    environment.close()
+    assert environment.reset(make_task())  # the environment can be used again
 
 
 def test_stop_counts_what_is_left_as_none_of_the_above() -> None:
@@ -235,6 +246,9 @@ def test_fixed_gives_up_after_three_attempts() -> None:
         ("Answer: A", Answer("A", "")),
         ("- Answer: (b)\n- Action: type\n- Value:  x y ", Answer("B", "TYPE x y")),
         ("Answer:\nD\nAction: CLICK", Answer("D", "CLICK")),
+        ("Answer: B. <a id=0 link1> go 1 </a>\nAction: CLICK", Answer("B", "CLICK")),
+        ("Answer: **c**  \r\nAction: CLICK", Answer("C", "CLICK")),
+        ("Answer: a dropdown\nAnswer: D\nAction: CLICK", Answer("D", "CLICK")),
         ("Thought: my Answer: E fits\nAnswer: B\nAction: CLICK\nValue: no", Answer("B", "CLICK")),
     ],
 )
@@ -242,16 +256,25 @@ def test_fixed_replies(reply: str, answer: Answer) -> None:
     assert read_answer_strictly(reply, 5) == answer
 
 
-@pytest.mark.parametrize("reply", ["", "Answer: Apple", "Answer: G", "C", "Answer: B\nAction: HOVER", "Answer B"])
+@pytest.mark.parametrize(
+    "reply",
+    ["", "C", "Answer B", "Answer: G", "Answer: Apple", "Answer: a dropdown", "Answer: A dropdown", "Answer: C or D"],
+)
 def test_fixed_refuses(reply: str) -> None:
-    with pytest.raises(AnswerError):
-        read_answer_strictly(reply, 5)
+    with pytest.raises(AnswerError, match="it has no line `Answer:` with one of the letters A to F"):
+        read_answer_strictly(f"{reply}\nAction: CLICK", 5)
+
+
+def test_fixed_refuses_an_unknown_action() -> None:
+    with pytest.raises(AnswerError, match="needs a line `Action:`"):
+        read_answer_strictly("Answer: B\nAction: HOVER", 5)
 
 
 def test_long_hostile_replies_are_read_quickly() -> None:
     for reply in (
         "Answer" * 50_000,
         "Answer: " * 50_000,
+        "Answer: a" * 50_000 + " ." * 100_000 + "b",
         "\n" * 200_000,
         "Answer" + " " * 200_000,
         "*" * 200_000 + "Answer",
