@@ -11,15 +11,18 @@ from megatron_agent.errors import UserError
 MAX_STEPS = 35
 IDENTICAL_REPLIES = 3
 """So many identical replies in a row, the last at step 4 or later, lose the game."""
-FORMAT_REMINDER = 'Nothing happened. Your answer must hold a line "ACTION: your next action".'
+ENGINE_NOTHING, NOTHING = "Nothing happens.", "Nothing happened."
+"""What the engine says to an impossible action, and what the instruction announces."""
+FORMAT_REMINDER = f'{NOTHING} Your answer must hold a line "ACTION: your next action".'
 
 
 class AlfworldEnvironment:
     """Plays :class:`AlfworldTask` episodes after AgentTuning's evaluator (`AgentBench.old/src/tasks/alfworld`).
 
     `prompts` are the messages before the task by category. With `show_actions` (prompt style `fixed`) every
-    observation ends with what can be done next, a reply without `ACTION:` is told so instead of matched, and the third
-    identical reply still counts when it wins. Games run in the processes of `engines`.
+    observation ends with what can be done next, an impossible action gets the words that the instruction announces, a
+    reply without `ACTION:` is told so instead of matched, and the third identical reply still counts when it wins.
+    Games run in the processes of `engines`.
     """
 
     def __init__(self, engines: EnginePool, prompts: Mapping[str, Sequence[Message]], show_actions: bool) -> None:
@@ -56,6 +59,8 @@ class AlfworldEnvironment:
             action = find_action(reply)
             state = session.step(match_action(action, session.state.admissible) or action)
             text = clean_observation(state.text)
+            if self._show_actions and text == ENGINE_NOTHING:
+                text = NOTHING
         won_anyway = self._show_actions and state.won
         if self._repeated() and not won_anyway:
             return self._finish("repetition", 0.0)
@@ -109,7 +114,5 @@ def find_action(reply: str) -> str:
 
 
 def clean_observation(text: str) -> str:
-    """Return the engine's text without `You arrive at loc N. `, and with the instruction's word for nothing."""
-    if text.startswith("You arrive at loc "):
-        return text[text.find(". ") + 2 :]
-    return "Nothing happened." if text == "Nothing happens." else text
+    """Return the engine's text without `You arrive at loc N. `."""
+    return text[text.find(". ") + 2 :] if text.startswith("You arrive at loc ") else text

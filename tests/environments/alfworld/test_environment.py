@@ -77,6 +77,7 @@ def test_fixed_style_lists_actions() -> None:
     assert observation.text.startswith('Nothing happened. Your answer must hold a line "ACTION:')
     assert observation.text.endswith("\nAVAILABLE ACTIONS: go to ..., look, open safe 1")
     assert game.commands == []
+    assert environment.step("ACTION: dance").text.startswith("Nothing happened.\nAVAILABLE ACTIONS: ")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_engine_gets_the_nearest_command_or_the_raw_text() -> None:
     environment, game, _ = start()
     texts = [o.text for o in finish(environment, ["please look here", "ACTION: dance", "ACTION:"])]
     assert game.commands == ["look", "dance", ""]
-    assert texts == ["You see. Much.", "Nothing happened.", "Nothing happened."]
+    assert texts == ["You see. Much.", "Nothing happens.", "Nothing happens."]  # the engine's word, as there
 
 
 def test_clean_observation_removes_only_the_location() -> None:
