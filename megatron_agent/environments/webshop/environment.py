@@ -148,7 +148,8 @@ def find_action(reply: str, style: str) -> tuple[str, str] | None:
         match = _FIXED_ACTION.search(reply)
         return (match.group(1), match.group(2)) if match else None
     found = _PAPER_ACTION.search(reply)
-    parts = _PAPER_PARTS.match(found.group(1)) if found else None
     if found is None:
         return None
-    return (parts.group(1), parts.group(2)) if parts else (found.group(1), "")
+    parts = _PAPER_PARTS.match(found.group(1))
+    assert parts is not None  # the first pattern wants something between brackets, as the second does
+    return parts.group(1), parts.group(2)

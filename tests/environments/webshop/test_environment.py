@@ -1,5 +1,6 @@
 """The episode: prompt, grammar of both styles, termination, scores."""
 
+import itertools
 import json
 import random
 import re
@@ -136,6 +137,16 @@ def test_stop_and_close(environment: WebShopEnvironment, world: World) -> None:
 def test_grammar(reply: str, paper: tuple[str, str] | None, fixed: tuple[str, str] | None) -> None:
     assert find_action(reply, "paper") == paper
     assert find_action(reply, "fixed") == fixed
+
+
+def test_paper_splits_whatever_its_pattern_finds() -> None:
+    """Every value of up to six characters that matter to the two patterns: the second takes what the first found."""
+    for length in range(1, 7):
+        for value in itertools.product("[]a ", repeat=length):
+            action = find_action(f"Action:\nclick[{''.join(value)}]", "paper")
+            assert action is not None
+            assert action[0].startswith("click")
+            assert action[1]
 
 
 def test_a_reply_without_action(environment: WebShopEnvironment, world: World) -> None:
