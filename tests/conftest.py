@@ -2,9 +2,13 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.browser import headless_chromium
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -16,6 +20,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real test data not found at {folder}; set AGENTLM_SHARED_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless chromium that finds no network names; skips where there is none."""
+    yield from headless_chromium()
 
 
 def pytest_configure() -> None:

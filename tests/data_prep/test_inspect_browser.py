@@ -1,8 +1,7 @@
 """The page of inspect_dataset in a real browser: Debian's chromium and chromium-driver through selenium."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,12 @@ from data_prep.build_indexed_dataset import build_indexed_dataset
 from data_prep.inspect_dataset import inspect_conversations, inspect_rows
 from megatron_agent.dataset.mixture import load_config
 from megatron_agent.dataset.rows import PackedRows
+from tests.browser import OpenPage
 from tests.data_prep.conftest import record
 
 HOSTILE = (
     "</script><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\"> \0\x1b[2J\u202eX"
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless chromium that finds no network names."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed; pip install selenium")
-    paths = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in paths:
-        pytest.skip("no browser; apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = paths[0]
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1300,900"):
-        options.add_argument(argument)
-    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(paths[1]))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
@@ -49,24 +31,12 @@ def build(write_jsonl: Callable[..., Path], sentencepiece_file: Path, tmp_path: 
     return build
 
 
-class Page:
-    """An open page: what a user sees and does."""
-
-    def __init__(self, driver: Any, path: Path) -> None:
-        self.driver = driver
-        driver.get(path.as_uri())
-
-    def find(self, selector: str) -> Any:
-        """The first element of a CSS selector."""
-        return self.driver.find_element("css selector", selector)
+class Page(OpenPage):
+    """What a user sees and does."""
 
     def all(self, selector: str) -> list[Any]:
         """All elements of a CSS selector."""
         return self.driver.find_elements("css selector", selector)
-
-    def title(self) -> str:
-        """The heading."""
-        return self.find("#bar h1").text
 
     def press(self, keys: str) -> None:
         """Press keys outside of every field."""
@@ -77,10 +47,6 @@ class Page:
         from selenium.webdriver import ActionChains
 
         ActionChains(self.driver).move_to_element_with_offset(node, x, y).perform()
-
-    def errors(self) -> list[Any]:
-        """Failures of the script, refused loads and the like; warnings about speed are left out."""
-        return [entry for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 def test_search_and_moving_about(browser: Any, build: Callable[..., str], tmp_path: Path) -> None:

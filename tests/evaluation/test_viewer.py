@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 
 from megatron_agent.errors import UserError
 from megatron_agent.evaluation.viewer import main, write_viewer
+from tests.browser import OpenPage
 
 HOSTILE = (
     "</script><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\"> "
@@ -44,33 +43,8 @@ def write(folder: Path, task: str, *episodes: dict[str, Any]) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless chromium that finds no network names."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed; pip install selenium")
-    paths = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in paths:
-        pytest.skip("no browser; apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = paths[0]
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1300,900"):
-        options.add_argument(argument)
-    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(paths[1]))
-    yield driver
-    driver.quit()
-
-
-class Page:
-    """An open page: what a user sees and does."""
-
-    def __init__(self, driver: Any, path: Path) -> None:
-        self.driver = driver
-        driver.get(path.as_uri())
-
-    def find(self, selector: str) -> Any:
-        return self.driver.find_element("css selector", selector)
+class Page(OpenPage):
+    """What a user sees and does."""
 
     def texts(self, selector: str) -> list[str]:
         """What stands in the elements of a selector, seen or not."""
@@ -82,14 +56,8 @@ class Page:
         script = "document.getElementById(arguments[0]).value = arguments[1]; filter()"
         self.driver.execute_script(script, field, text)
 
-    def title(self) -> str:
-        return self.find("#bar h1").text
-
     def listed(self) -> list[str]:
         return self.texts("#list li span")
-
-    def errors(self) -> list[Any]:
-        return [entry for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 def test_reading_and_finding_episodes(browser: Any, tmp_path: Path) -> None:
