@@ -13,6 +13,7 @@ from data_prep.mind2web_pages.template import (
     entry,
     link,
     rows,
+    section,
 )
 
 
@@ -26,15 +27,13 @@ def library_search(values: Values) -> list[Element]:
             choice(values, "format", "Format", "All formats", "Book", "Audiobook", "Large print", "DVD"),
             button("search", "Search", title="search the catalogue"),
         ),
-        el(
-            "section",
-            el("h2", "This week"),
+        section(
+            "This week",
             link("event_story", "Story time on Tuesday"),
             link("event_chess", "Chess evening"),
         ),
-        el(
-            "section",
-            el("h2", "Branches"),
+        section(
+            "Branches",
             link("branch_mill", "Mill Lane"),
             link("branch_quay", "Quayside"),
             link("branch_hill", "Hill Street"),

@@ -13,6 +13,7 @@ from data_prep.mind2web_pages.template import (
     entry,
     link,
     rows,
+    section,
 )
 
 
@@ -54,9 +55,8 @@ def shop_product(values: Values) -> list[Element]:
         choice(values, "quantity", "Quantity", "1", "2", "3", "4"),
         button("add", "Add to cart", title="add this product to your cart"),
         button("wish", "Add to wish list"),
-        el(
-            "section",
-            el("h2", "Often bought together"),
+        section(
+            "Often bought together",
             link("gaiters", "Gaiters"),
             link("wax", "Boot wax"),
             link("poles", "Walking poles"),

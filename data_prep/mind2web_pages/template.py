@@ -113,6 +113,10 @@ def rows(prefix: str, action: str, *items: tuple[str, ...]) -> Element:
     )
 
 
+def section(heading: str, *children: Element) -> Element:
+    return el("section", el("h2", heading), *children)
+
+
 def whole_page(site: Site, page: str, values: Values) -> Element:
     return el(
         "html",

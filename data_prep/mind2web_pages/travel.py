@@ -14,6 +14,7 @@ from data_prep.mind2web_pages.template import (
     entry,
     link,
     rows,
+    section,
 )
 
 
@@ -36,9 +37,8 @@ def flight_search(values: Values) -> list[Element]:
             checkbox("flexible", "My dates are flexible"),
             button("search", "Search flights", title="search for flights"),
         ),
-        el(
-            "section",
-            el("h2", "From our network"),
+        section(
+            "From our network",
             link("offer_oslo", "Oslo from 79"),
             link("offer_porto", "Porto from 64"),
         ),

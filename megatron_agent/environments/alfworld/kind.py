@@ -12,6 +12,8 @@ from megatron_agent.environments.alfworld.prompts import load_prompts
 from megatron_agent.environments.alfworld.task import AlfworldTask, read_game_folder, read_game_list, read_shipped
 from megatron_agent.environments.alfworld.wheel import alfworld_folder, engine_version
 from megatron_agent.environments.base import Message
+from megatron_agent.environments.choices import check_choice
+from megatron_agent.environments.scores import mean, reward_by_category
 from megatron_agent.environments.task_files import find_tasks
 from megatron_agent.environments.task_kind import EpisodeScore, TaskKind, World, WorldOptions
 from megatron_agent.errors import UserError
@@ -48,12 +50,8 @@ class AlfworldOptions(WorldOptions):
 @contextmanager
 def open_alfworld(options: AlfworldOptions) -> Iterator[World]:
     """Read the list of games and set up the engine's processes, which start with the first game."""
-    if options.prompt_style not in TASK_KIND.prompt_styles:
-        raise UserError(
-            f"--prompt-style: expected one of {', '.join(TASK_KIND.prompt_styles)}, got {options.prompt_style!r}"
-        )
-    if options.alfworld_grammar not in GRAMMARS:
-        raise UserError(f"--alfworld-grammar: expected {' or '.join(GRAMMARS)}, got {options.alfworld_grammar!r}")
+    check_choice("--prompt-style", options.prompt_style, TASK_KIND.prompt_styles)
+    check_choice("--alfworld-grammar", options.alfworld_grammar, GRAMMARS)
     if options.alfworld_workers is not None and options.alfworld_workers < 1:
         raise UserError(f"--alfworld-workers: expected at least 1, got {options.alfworld_workers}")
     alfworld_folder()  # says what to install
@@ -86,10 +84,12 @@ def alfworld_scores(episodes: Sequence[EpisodeScore]) -> dict[str, float]:
     `success_rate` counts games the machinery failed in (status `task error`) as lost; the rates by type do too.
     """
     played = [episode for episode in episodes if episode.status != "task error"]
-    scores = {"rate": _mean(played), "success_rate": _mean(episodes)}
-    for category in sorted({episode.category for episode in episodes}):
-        scores[f"success_rate_{category}"] = _mean([e for e in episodes if e.category == category])
-    return scores
+    by_type = {f"success_rate_{name}": rate for name, rate in reward_by_category(episodes).items()}
+    return {
+        "rate": mean(episode.reward for episode in played),
+        "success_rate": mean(episode.reward for episode in episodes),
+        **by_type,
+    }
 
 
 def alfworld_expert(task: AlfworldTask) -> Callable[[Sequence[Message]], str]:
@@ -100,10 +100,6 @@ def alfworld_expert(task: AlfworldTask) -> Callable[[Sequence[Message]], str]:
         return f"ACTION: {next(commands, 'look')}"
 
     return reply
-
-
-def _mean(episodes: Sequence[EpisodeScore]) -> float:
-    return sum(episode.reward for episode in episodes) / len(episodes) if episodes else 0.0
 
 
 TASK_KIND = TaskKind(

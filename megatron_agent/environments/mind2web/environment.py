@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from megatron_agent.environments.base import EpisodeOver, Message, Observation, Status
+from megatron_agent.environments.choices import check_choice
 from megatron_agent.environments.mind2web.page import Dom
 from megatron_agent.environments.mind2web.question import (
     GRAMMAR,
@@ -17,7 +18,6 @@ from megatron_agent.environments.mind2web.question import (
 from megatron_agent.environments.mind2web.scoring import score_step
 from megatron_agent.environments.mind2web.task import Mind2WebTask
 from megatron_agent.environments.mind2web.tournament import Tournament
-from megatron_agent.errors import UserError
 
 PROMPT_STYLES = ("paper", "fixed")
 MAX_ATTEMPTS = 3
@@ -32,8 +32,7 @@ class Mind2WebEnvironment:
     """
 
     def __init__(self, demonstrations: Sequence[Message], prompt_style: str = "paper") -> None:
-        if prompt_style not in PROMPT_STYLES:
-            raise UserError(f"--prompt-style: expected one of {', '.join(PROMPT_STYLES)}, got {prompt_style!r}")
+        check_choice("--prompt-style", prompt_style, PROMPT_STYLES)
         self.demonstrations = list(demonstrations)
         self.prompt_style = prompt_style
         self._task: Mind2WebTask | None = None

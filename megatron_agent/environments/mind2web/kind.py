@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from megatron_agent.environments.choices import check_choice
 from megatron_agent.environments.demonstrations import load_demonstrations
 from megatron_agent.environments.mind2web.candidate_scores import FILE_NAMES, find_scores, read_ranks
 from megatron_agent.environments.mind2web.environment import PROMPT_STYLES, Mind2WebEnvironment
@@ -50,10 +51,8 @@ class Mind2WebOptions(WorldOptions):
 @contextmanager
 def open_mind2web(options: Mind2WebOptions) -> Iterator[World]:
     """Read the steps and the ranks of their candidates; environments share nothing but them."""
-    if options.mind2web_candidates not in CANDIDATES:
-        raise UserError(
-            f"--mind2web-candidates: expected one of {', '.join(CANDIDATES)}, got {options.mind2web_candidates!r}"
-        )
+    check_choice("--prompt-style", options.prompt_style, PROMPT_STYLES)
+    check_choice("--mind2web-candidates", options.mind2web_candidates, CANDIDATES)
     path = _tasks_path(options)
     if options.mind2web_candidates == "document":
         if options.mind2web_scores is not None:
@@ -72,7 +71,6 @@ def open_mind2web(options: Mind2WebOptions) -> Iterator[World]:
         demonstrations = read_prompt(options.prompt_file)
     else:
         demonstrations = load_demonstrations("mind2web")[""]
-    Mind2WebEnvironment(demonstrations, options.prompt_style)  # a wrong style is told before an episode starts
     yield World(
         tasks,
         lambda: Mind2WebEnvironment(demonstrations, options.prompt_style),

@@ -1,9 +1,10 @@
 """Mind2Web's measures: element accuracy, action F1, step success rate."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from megatron_agent.environments.mind2web.question import gold_action
 from megatron_agent.environments.mind2web.task import Mind2WebTask
+from megatron_agent.environments.scores import mean
 from megatron_agent.environments.task_kind import EpisodeScore
 
 STEP_SCORES = ("step_sr", "element_acc", "action_f1")
@@ -46,17 +47,12 @@ def mind2web_metrics(episodes: Sequence[EpisodeScore]) -> dict[str, float]:
     the share of the others, the most that `step_sr` can reach, and `..._of_gold_in_top10` leave those steps out.
     """
     reachable = [episode for episode in episodes if episode.scores.get(GOLD_IN_TOP10, 1.0)]
-    metrics = {name: _mean(episode.scores.get(name, 0.0) for episode in episodes) for name in STEP_SCORES}
+    metrics = {name: mean(episode.scores.get(name, 0.0) for episode in episodes) for name in STEP_SCORES}
     metrics[GOLD_IN_TOP10] = len(reachable) / len(episodes) if episodes else 0.0
     for name in STEP_SCORES:
-        metrics[f"{name}_of_gold_in_top10"] = _mean(episode.scores.get(name, 0.0) for episode in reachable)
+        metrics[f"{name}_of_gold_in_top10"] = mean(episode.scores.get(name, 0.0) for episode in reachable)
     groups: dict[str, list[float]] = {}
     for episode in episodes:
         for group in (episode.category.partition("/")[0], episode.category):
             groups.setdefault(group, []).append(episode.scores.get("step_sr", 0.0))
-    return {**metrics, **{f"step_sr/{group}": _mean(groups[group]) for group in sorted(groups)}}
-
-
-def _mean(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return sum(numbers) / len(numbers) if numbers else 0.0
+    return {**metrics, **{f"step_sr/{group}": mean(groups[group]) for group in sorted(groups)}}

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from megatron_agent.environments.base import Message, Observation, Status
+from megatron_agent.environments.choices import check_choice
 from megatron_agent.environments.demonstrations import load_demonstrations
 from megatron_agent.environments.prompts import read_prompt
 from megatron_agent.environments.task_kind import WorldOptions
@@ -13,7 +14,6 @@ from megatron_agent.environments.webshop.reward import score_purchase
 from megatron_agent.environments.webshop.search import SearchEngine
 from megatron_agent.environments.webshop.site import Visit
 from megatron_agent.environments.webshop.title_words import TitleWords
-from megatron_agent.errors import UserError
 
 MAX_STEPS = 10
 ACKNOWLEDGEMENT = "Ok."
@@ -126,8 +126,7 @@ class WebShopEnvironment:
 
 def opening_messages(options: WorldOptions) -> list[Message]:
     """Return the messages before the task: those of `--prompt-file`, or this project's."""
-    if options.prompt_style not in INSTRUCTIONS:
-        raise UserError(f"--prompt-style: expected one of {', '.join(INSTRUCTIONS)}, got {options.prompt_style!r}")
+    check_choice("--prompt-style", options.prompt_style, tuple(INSTRUCTIONS))
     if options.prompt_file is not None:
         return read_prompt(options.prompt_file)
     return [

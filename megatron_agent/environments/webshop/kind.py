@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from megatron_agent.environments.base import EnvironmentFault
+from megatron_agent.environments.choices import check_choice
+from megatron_agent.environments.scores import mean, reward_by_category
 from megatron_agent.environments.task_kind import EpisodeScore, TaskKind, World, WorldOptions
 from megatron_agent.environments.webshop.build import Sources, build_catalogue
 from megatron_agent.environments.webshop.catalogue import BUILD, Catalogue
@@ -92,8 +94,8 @@ def open_webshop(options: WebShopOptions) -> Iterator[World]:
 
 def find_catalogue(options: WorldOptions) -> Path | None:
     """Return the catalogue file of `--tasks`, or None for the shipped shop; UserError when there is none."""
-    if options.split is not None and options.split not in SPLITS:
-        raise UserError(f"--split: expected one of {', '.join(SPLITS)}, got {options.split!r}")
+    if options.split is not None:
+        check_choice("--split", options.split, tuple(SPLITS))
     path = options.tasks
     if path is None:
         if options.split is not None:
@@ -122,23 +124,17 @@ def webshop_scores(episodes: Sequence[EpisodeScore]) -> dict[str, float]:
         return {"reward": 0.0}
     played = [episode for episode in episodes if episode.status != "task error"]
     scores = {
-        "reward": _mean([episode.reward for episode in episodes]),
-        "reward_without_task_errors": _mean([episode.reward for episode in played]),
-        "success_rate": _mean([float(episode.reward == 1.0) for episode in episodes]),
-        "purchase_rate": _mean([float(episode.status == "completed") for episode in episodes]),
-        "format_fail_rate": _mean([float(episode.status == "invalid format") for episode in episodes]),
+        "reward": mean(episode.reward for episode in episodes),
+        "reward_without_task_errors": mean(episode.reward for episode in played),
+        "success_rate": mean(episode.reward == 1.0 for episode in episodes),
+        "purchase_rate": mean(episode.status == "completed" for episode in episodes),
+        "format_fail_rate": mean(episode.status == "invalid format" for episode in episodes),
     }
     for part in ("r_type", "r_attribute", "r_option", "r_price"):
         values = [episode.scores[part] for episode in episodes if part in episode.scores]
         if values:
-            scores[part] = _mean(values)
-    for category in sorted({episode.category for episode in episodes}):
-        scores[f"{category}_reward"] = _mean([e.reward for e in episodes if e.category == category])
-    return scores
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+            scores[part] = mean(values)
+    return scores | {f"{name}_reward": reward for name, reward in reward_by_category(episodes).items()}
 
 
 TASK_KIND = TaskKind(

@@ -127,7 +127,7 @@ def test_bad_games(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"alfworld_grammar": "shove"}, "--alfworld-grammar: expected put or move"),
+        ({"alfworld_grammar": "shove"}, "--alfworld-grammar: expected one of put, move, got 'shove'"),
         ({"alfworld_workers": 0}, "--alfworld-workers: expected at least 1"),
         ({"prompt_style": "short"}, "--prompt-style: expected one of paper, fixed"),
         ({"split": "dev"}, "needs --tasks"),
