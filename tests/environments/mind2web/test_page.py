@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape, quoteattr
 import pytest
 
 from megatron_agent.environments.mind2web.page import ATTRIBUTES, Dom, Page
+from megatron_agent.environments.mind2web.question import ask
 from megatron_agent.errors import UserError
 
 TOKEN = re.compile(r"<(?P<close>/)?(?P<tag>[a-z][a-z0-9]*)(?: id=(?P<id>\d+))?(?: (?P<words>[^<>]*?))? ?(?P<end>/)?>")
@@ -48,7 +49,7 @@ def restore(shown: str) -> str | None:
 
 
 @pytest.mark.parametrize("name", ["llm_prompt.json", "llm_prompt_cot.json"])
-def test_pages_of_agentbenchs_prompts_come_out_as_they_stand_there(shared_data: Path, name: str) -> None:
+def test_questions_of_agentbenchs_prompts_come_out_as_they_stand_there(shared_data: Path, name: str) -> None:
     messages = json.loads((shared_data / "agentbench" / "mind2web" / name).read_text())
     questions = [message["content"] for message in messages if message["role"] == "user" and message["content"]]
     assert len(questions) == 3
@@ -60,6 +61,9 @@ def test_pages_of_agentbenchs_prompts_come_out_as_they_stand_there(shared_data: 
         page, choices = Dom(html).show([str(number) for number in range(len(options))])
         assert page == shown
         assert [choice.text for choice in choices] == options
+        task = re.findall(r"^Task: (.*)$", question, re.MULTILINE)[-1]
+        previous = question.split("Previous actions:\n")[-1].split("\nWhat should be the next action?")[0]
+        assert ask(page, task, [] if previous == "None" else previous.split("\n"), choices).strip() == question.strip()
 
 
 def test_choices_of_real_pages_come_out_as_mind2web_wrote_them(shared_data: Path) -> None:
