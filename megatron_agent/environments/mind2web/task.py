@@ -49,7 +49,7 @@ def read_mind2web_tasks(path: Path, ranks: Ranks | None, ranks_name: str = "--mi
 
     `ranks` are the ranker's (`ranks_name` is their file); None takes candidates in document order. The ten best
     candidates of each step, right ones first, are shuffled by one generator with seed 123, step after step: the
-    order of AgentBench with one worker (with several its threads share the generator, and the order is chance).
+    order of AgentBench with one worker and a client that draws nothing from the same generator.
 
     Raises UserError naming file, item, action and field for anything that is not Mind2Web's schema, for a candidate
     that has no rank or no place on its page, and for a step that comes twice. `raw_html` is not read.
