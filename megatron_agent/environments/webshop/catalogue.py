@@ -1,6 +1,7 @@
 """The catalogue: products, goals and full-text index in one SQLite file, read by any number of threads."""
 
 import json
+import random
 import sqlite3
 import zlib
 from collections.abc import Sequence
@@ -70,9 +71,15 @@ class Catalogue:
         """Return the number of products."""
         return int(self.rows("SELECT count(*) FROM products")[0][0])
 
-    def asin_at(self, rank: int) -> str:
-        """Return the asin of the product at a rank of the file's order, from 0."""
-        return str(self.rows("SELECT asin FROM products ORDER BY position LIMIT 1 OFFSET ?", (rank,))[0][0])
+    def draw(self, chance: random.Random, number: int) -> list[str]:
+        """Return the asins of so many different products drawn by chance, or of all when there are fewer."""
+        number = min(number, self.count())
+        ((last,),) = self.rows("SELECT max(position) FROM products")
+        drawn: dict[str, None] = {}
+        while len(drawn) < number:  # some positions are of records that were left out
+            for (asin,) in self.rows("SELECT asin FROM products WHERE position = ?", (chance.randint(0, last),)):
+                drawn[asin] = None
+        return list(drawn)
 
     def listing(self, kind: str, value: str, offset: int, limit: int) -> tuple[int, list[str]]:
         """Return how many products have this category, query or attribute, and the asins of one page of them."""

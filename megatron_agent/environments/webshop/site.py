@@ -107,6 +107,5 @@ class Visit:
         """Return the number and one page of products drawn by chance, the same in every run of a task."""
         self.random_searches += 1
         chance = random.Random(f"{self.goal.id} {self.random_searches}")
-        count = self.catalogue.count()
-        drawn = chance.sample(range(count), min(RESULTS, count))
-        return len(drawn), [self.catalogue.asin_at(rank) for rank in drawn[offset : offset + RESULTS_A_PAGE]]
+        drawn = self.catalogue.draw(chance, RESULTS)
+        return len(drawn), drawn[offset : offset + RESULTS_A_PAGE]

@@ -56,6 +56,8 @@ def test_cleaning_rules(tmp_path: Path) -> None:
     assert (second.attributes, second.pricing, second.price_tag) == (("DUMMY_ATTR",), (100.0,), "$100.0")
     assert (second.bullet_points, second.options, second.description) == (("one text",), {}, "")
     assert (third.pricing, third.price_tag) == ((1299.0, 1399.5), "$1299.0 to $1399.5")
+    assert set(catalogue.draw(random.Random(1), 50)) == {first.asin, second.asin, third.asin}
+    assert len(catalogue.draw(random.Random(1), 2)) == 2
     catalogue.close()
 
 

@@ -149,5 +149,6 @@ def test_special_queries(world: World) -> None:
     assert all("rubber sole" in product.attributes for product in products)
     assert shown(world, "<r>")[0] == "Page 1 (Total results: 50)"
     assert shown(world, "<r>") == shown(world, "<r>") != shown(world, "<r>", "<r>")
+    assert len({product.asin for product in shown(world, "<r>")[1]}) == 10
     for nothing in ("<c>", "<a> no such thing", "<q>", "<c> \ud800", "\ud800 \0 ' \" * ( NEAR", "the of", " "):
         assert shown(world, nothing) == ("Page 1 (Total results: 0)", []), nothing
