@@ -55,6 +55,12 @@ def test_splits_of_a_catalogue(tmp_path: Path) -> None:
                 assert (opened.tasks[0].id, len(opened.tasks)) == (f"webshop_{first}", count)
     with pytest.raises(UserError, match="--split: expected one of std, dev, train, got 'test'"):
         opened_with(tasks=tmp_path, split="test")
+    some = dict(list(goals.items())[:279])
+    build_catalogue(write_sources(tmp_path, [record(asin) for asin in some], goals=some), tmp_path / "some.sqlite")
+    with TASK_KIND.open(WebShopOptions(tasks=tmp_path / "some.sqlite", split="std")) as opened:
+        assert len(opened.tasks) == 200
+    with pytest.raises(UserError, match="expected goals from number 200 to 279, it holds 279; choose another --split"):
+        opened_with(tasks=tmp_path / "some.sqlite", split="dev")  # one is missing
 
 
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
