@@ -84,5 +84,9 @@ if __name__ == "__main__":
     own_output = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the engine prints must not reach the answers
     os.environ["ALFWORLD_DATA"] = sys.argv[1]  # alfworld makes this folder on import
-    serve(sys.stdin, own_output)
-    shutil.rmtree(sys.argv[1], ignore_errors=True)
+    try:
+        serve(sys.stdin, own_output)
+    except BrokenPipeError:
+        pass  # the harness was killed while it waited for an answer
+    finally:
+        shutil.rmtree(sys.argv[1], ignore_errors=True)

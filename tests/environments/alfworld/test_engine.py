@@ -209,7 +209,7 @@ def test_a_bad_game_is_a_fault_and_harms_no_other(engines: EnginePool, small_roo
 def test_lost_processes(small_room: Room) -> None:
     """Killed, silent, or used up: the games in a process end as faults, the next one gets a new process."""
     game = game_of_room(small_room, "put")
-    pool = EnginePool(workers=1, games_per_worker=2, request_seconds=60)
+    pool = EnginePool(workers=1, games_per_worker=2)
     try:
         lost, used = pool.open(game), pool.open(game)
         first = lost._process
@@ -270,17 +270,21 @@ def test_a_process_that_cannot_start_is_a_fault(small_room: Room, monkeypatch: p
         EnginePool(workers=1).open(game)
 
 
-def test_a_process_ends_with_its_harness() -> None:
-    """Killed outright, the harness cannot close its pool."""
+@pytest.mark.parametrize("request_under_way", [False, True])
+def test_a_process_ends_with_its_harness(request_under_way: bool) -> None:
+    """Killed outright, the harness cannot close its pool, nor take the answer that it waits for."""
     code = (
-        "import os, signal\n"
+        "import os, signal, sys\n"
         "from megatron_agent.environments.alfworld.engine import EnginePool\n"
         "pool = EnginePool(1)\n"
         "process = pool._assign()\n"
         "print(process._process.pid, process._folder.name, flush=True)\n"
+        'if sys.argv[1] == "True":\n'
+        '    os.write(process._process.stdin.fileno(), b\'{"do": "step", "session": 1, "command": "look"}\\n\')\n'
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, str(request_under_way)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     pid, folder = done.stdout.split()
     status = Path(f"/proc/{int(pid)}/stat")
     deadline = time.monotonic() + 60
