@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from megatron_agent.chat.conversation import refuse_lone_surrogates
+from megatron_agent.environments.json_entries import stream_entries
 from megatron_agent.environments.mind2web.candidate_scores import Ranks
-from megatron_agent.environments.mind2web.json_array import read_json_array
 from megatron_agent.environments.mind2web.page import Dom, Page
 from megatron_agent.environments.mind2web.question import OPERATIONS
 from megatron_agent.errors import UserError
@@ -62,7 +62,10 @@ def read_mind2web_tasks(path: Path, ranks: Ranks | None, ranks_name: str = "--mi
     tasks: list[Mind2WebTask] = []
     seen: dict[str, str] = {}
     for file in files:
-        for where, record in read_json_array(file):
+        for number, record in stream_entries(file, list):
+            where = f"{file} item {number}"
+            if not isinstance(record, dict):
+                raise UserError(f"{where}: expected a task of Mind2Web (a JSON object), got {type(record).__name__}")
             for action_where, task in _steps(record, where, ranks, ranks_name):
                 if task.id in seen:
                     raise UserError(f"{action_where}: step {task.id!r} was already read at {seen[task.id]}")

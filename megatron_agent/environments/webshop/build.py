@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from megatron_agent.environments.json_entries import BLOCK_BYTES, Progress, stream_entries
 from megatron_agent.environments.webshop.catalogue import SCHEMA, SCHEMA_VERSION, pack, unpack
 from megatron_agent.environments.webshop.goal import human_goals, shuffled
-from megatron_agent.environments.webshop.json_files import BLOCK_BYTES, Progress, stream_entries
 from megatron_agent.environments.webshop.product import Product, parse_product
 from megatron_agent.errors import UserError
 from megatron_agent.files import sha256_file

@@ -1,7 +1,6 @@
 """Mind2Web's files: what is read, in which order, and what is refused."""
 
 import copy
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from megatron_agent.environments.mind2web import json_array
-from megatron_agent.environments.mind2web.json_array import read_json_array
 from megatron_agent.environments.mind2web.task import read_mind2web_tasks
 from megatron_agent.errors import UserError
 from tests.environments.mind2web.pages import make_action, make_record, natural_ranks, write
@@ -118,40 +115,5 @@ def test_files_without_steps_and_steps_that_come_twice(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="found none"):
         read_mind2web_tasks(tmp_path / "empty", {})
-    with pytest.raises(UserError, match="item 0: expected a JSON object"):
+    with pytest.raises(UserError, match="item 0: expected a task of Mind2Web"):
         read_mind2web_tasks(write(tmp_path / "a.json", ["text"]), {})
-
-
-@pytest.mark.parametrize("block", [1, 7, 1 << 20])
-def test_arrays_are_read_item_by_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(json_array, "BLOCK_CHARACTERS", block)
-    items = [{"html": 'a]}\\"' * n, "n": [n, {"é": None}]} for n in range(6)] + [{}]
-    for text in (json.dumps(items), json.dumps(items, indent=1, ensure_ascii=False), f"\ufeff {json.dumps(items)}\n"):
-        (tmp_path / "a.json").write_text(text, encoding="utf-8")
-        read = list(read_json_array(tmp_path / "a.json"))
-        assert [item for _, item in read] == items
-        assert read[3][0].endswith("a.json item 3")
-    (tmp_path / "a.json").write_text(" [ ] ")
-    assert list(read_json_array(tmp_path / "a.json")) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ('{"actions": []}', "expected a JSON array"),
-        ("", "expected a JSON array"),
-        ('[{"a": 1}, {"b": ', "item 1: not valid JSON"),
-        ('[{"a": 1}', "item 1: expected a comma or the end of the array, got ''"),
-        ('[{"a": 1} {"b": 2}]', "item 1: expected a comma"),
-        ("[{},]", "item 1: expected a JSON object, got ']'"),
-        ("[{}, 5]", "item 1: expected a JSON object, got '5'"),
-        ('[{"a": ' + "[" * 100_000, "item 0: not valid JSON"),
-        ("[{}] [{}]", "nothing behind the array's end"),
-        ("\udcff[]", "expected UTF-8"),
-    ],
-)
-def test_damaged_arrays(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "a.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(UserError) as caught:
-        list(read_json_array(tmp_path / "a.json"))
-    assert words in str(caught.value)

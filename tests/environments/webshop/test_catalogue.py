@@ -1,7 +1,6 @@
 """Building catalogues out of the original's files: its cleaning rules, resuming, and what is refused."""
 
 import gzip
-import json
 import random
 import sqlite3
 from pathlib import Path
@@ -13,11 +12,10 @@ from data_prep import build_webshop_catalogue
 from data_prep.webshop_catalogue.__main__ import write_shop
 from data_prep.webshop_catalogue.generator import SEED
 from megatron_agent.environments.base import EnvironmentFault
-from megatron_agent.environments.webshop import build, json_files
+from megatron_agent.environments.webshop import build
 from megatron_agent.environments.webshop.build import build_catalogue
 from megatron_agent.environments.webshop.catalogue import Catalogue
 from megatron_agent.environments.webshop.goal import PRICE_BOUNDS
-from megatron_agent.environments.webshop.json_files import stream_entries
 from megatron_agent.environments.webshop.kind import SHIPPED, TASK_KIND, WebShopOptions
 from megatron_agent.environments.webshop.search import SqliteSearch
 from megatron_agent.errors import UserError
@@ -182,7 +180,7 @@ def test_malformed_products_are_named(tmp_path: Path, changes: dict[str, Any], m
     [
         ({"B1": {"attributes": "red"}}, {}, "attributes.json: B1: expected attributes to be a list of texts"),
         ({"B1": []}, {}, "attributes.json: B1: expected an object, got list"),
-        ([1], {}, "attributes.json: expected a JSON object of WebShop's data"),
+        ([1], {}, "attributes.json: expected a JSON object, got"),
         ({}, {"B000000001": {}}, "goals.json: B000000001: expected a list of instructions, got dict"),
         ({}, {"B000000001": [instruction(), 5]}, "instruction 1: expected an object, got int"),
         ({}, {"B000000001": [instruction(text=None)]}, "expected instruction to be a text"),  # type: ignore[arg-type]
@@ -194,40 +192,6 @@ def test_malformed_goals_are_named(tmp_path: Path, attributes: Any, goals: Any, 
     sources = write_sources(tmp_path, [record()], attributes, goals)
     with pytest.raises(UserError, match=message):
         build_catalogue(sources, tmp_path / "c.sqlite")
-
-
-@pytest.mark.parametrize("block", [1, 3, 1 << 20])
-def test_streamed_entries_are_those_of_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(json_files, "BLOCK_BYTES", block)
-    for value in ([], {}, [1, 22.5, None, "é\U0001f642", [{"a": ["NaN"]}]], {"a": 1, "b é": [2, "x"], "": {"c": {}}}):
-        text = json.dumps(value, ensure_ascii=False, indent=1)
-        for data in (text.encode(), gzip.compress(text.encode())):
-            path = tmp_path / "x.json"
-            path.write_bytes(data)
-            entries = list(stream_entries(path, type(value), lambda name, read: None))
-            assert entries == list(enumerate(value) if isinstance(value, list) else value.items())
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "expected a JSON array"),
-        (b'{"a": 1}', "expected a JSON array"),
-        (b'[{"a": 1}, {"b"', "entry 1: not whole JSON"),
-        (b'[{"a": 1}, x]', "entry 1: not whole JSON"),
-        (b'[{"a": 1}', "entry 0: not whole JSON"),
-        (b'[{"a": 1} {"b": 2}]', "entry 1: expected a comma before it"),
-        (b'[{"a": 1},]', "entry 1: not whole JSON"),
-        (b'["\xff"]', "expected whole UTF-8 text"),
-        (b'["\xc3', "expected whole UTF-8 text"),
-        (gzip.compress(b"[1, 2, 3]" * 999, mtime=0)[:-12], "expected whole UTF-8 text|not whole JSON"),
-    ],
-)
-def test_damaged_files_are_named(tmp_path: Path, data: bytes, message: str) -> None:
-    path = tmp_path / "x.json"
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=message):
-        list(stream_entries(path, list, lambda name, read: None))
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
