@@ -36,6 +36,7 @@ class Mind2WebEnvironment:
         self.demonstrations = list(demonstrations)
         self.prompt_style = prompt_style
         self._task: Mind2WebTask | None = None
+        self._dom: Dom | None = None
 
     def reset(self, task: Mind2WebTask) -> list[Message]:
         """Parse the step's page; return the demonstrations and the first question.
@@ -84,10 +85,11 @@ class Mind2WebEnvironment:
 
     def close(self) -> None:
         """Let go of the page. Safe to call twice."""
-        self._task = None
+        self._task = self._dom = None
 
     def _ask(self, batch: Sequence[str]) -> str:
         assert self._task is not None
+        assert self._dom is not None
         page, self._choices = self._dom.show(batch)
         self._attempts = 0
         question = ask(page, self._task.confirmed_task, self._task.previous_actions, self._choices)

@@ -180,6 +180,7 @@ def test_stop_counts_what_is_left_as_none_of_the_above() -> None:
     assert (observation.done, observation.status, observation.reward) == (True, "context limit", 1.0)
     environment.close()
     environment.close()
+    assert environment._dom is None  # pages are large
     with pytest.raises(RuntimeError):
         environment.stop("repetition")
 
