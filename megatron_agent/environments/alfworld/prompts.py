@@ -39,8 +39,8 @@ def load_prompts(style: str, grammar: str, file: Path | None) -> dict[str, list[
     """Return the messages before the task, by category (put, clean, heat, cool, examine, puttwo).
 
     `file` is the user's: demonstrations by category as in AgentBench's `alfworld_multiturn_react.json`, which replace
-    ours behind the instruction, or a list of messages, which replaces everything before the task. Demonstrations are
-    put in the task's grammar.
+    ours behind the instruction, or what :func:`read_prompt` takes, which replaces everything before the task.
+    Demonstrations are put in the task's grammar.
     """
     opening: list[Message] = [
         {"role": "user", "content": INSTRUCTIONS[style]},
@@ -48,7 +48,7 @@ def load_prompts(style: str, grammar: str, file: Path | None) -> dict[str, list[
     ]
     if file is None:
         demonstrations = load_demonstrations("alfworld")
-    elif _holds_object(file):
+    elif file.suffix != ".jsonl" and _holds_object(file):
         demonstrations = _read_demonstrations(file)
     else:
         opening, demonstrations = [], dict.fromkeys(CATEGORIES.values(), read_prompt(file))

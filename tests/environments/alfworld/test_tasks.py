@@ -284,3 +284,19 @@ def test_prompt_file_with_all_messages(tmp_path: Path) -> None:
     path.write_text(json.dumps(messages), encoding="utf-8")
     expected = [{"role": "user", "content": "rules"}, {"role": "assistant", "content": "fine"}]
     assert load_prompts("paper", "put", path)["cool"] == expected
+
+
+def test_prompt_file_from_a_split_of_agentinstruct(tmp_path: Path) -> None:
+    """Its conversations hold instruction and acknowledgement, no demonstration."""
+    turns = [
+        ("human", None, "The rules."),
+        ("gpt", False, "OK."),
+        ("human", None, "Your task"),
+        ("gpt", True, "ACTION: look"),
+    ]
+    record = {"id": "alfworld_0", "conversations": [{"from": f, "loss": loss, "value": v} for f, loss, v in turns]}
+    path = tmp_path / "alfworld.jsonl"
+    path.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    prompts = load_prompts("paper", "put", path)
+    assert set(prompts) == {"put", "clean", "heat", "cool", "examine", "puttwo"}
+    assert [message["content"] for message in prompts["heat"]] == ["The rules.", "OK."]
