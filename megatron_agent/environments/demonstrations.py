@@ -41,15 +41,22 @@ def load_demonstrations(task: str, folder: str | Path | None = None) -> dict[str
         raise UserError(f"{path}: not valid JSON ({error}); expected demonstrations of {task}") from error
     if task != "alfworld":
         return {"": checked(data, f"{path}")}
+    return alfworld_demonstrations(data, f"{path}")
+
+
+def alfworld_demonstrations(data: object, where: str) -> dict[str, list[Message]]:
+    """Return ALFWorld's demonstrations by game type, from a decoded prompt file; `UserError` names `where`."""
     if not isinstance(data, dict) or any(game not in data for game in ALFWORLD_GAMES):
-        raise UserError(f'{path}: expected {{"{ALFWORLD_GAMES[0]}": [...]}} with keys {", ".join(ALFWORLD_GAMES)}')
+        raise UserError(f'{where}: expected {{"{ALFWORLD_GAMES[0]}": [...]}} with keys {", ".join(ALFWORLD_GAMES)}')
     games = {}
     for game in ALFWORLD_GAMES:
         texts = data[game]
         if not isinstance(texts, list):
-            raise UserError(f"{path}: {game}: expected a list of texts, user and agent in turn")
+            raise UserError(
+                f"{where}: {game}: expected a list of texts, user and agent in turn, got {str(texts)[:60]!r}"
+            )
         messages = [{"role": ("user", "agent")[i % 2], "content": text} for i, text in enumerate(texts)]
-        games[game] = checked(messages, f"{path}: {game}")
+        games[game] = checked(messages, f"{where}: {game}")
         games[game][0]["content"] = ALFWORLD_OPENING + games[game][0]["content"]
     return games
 

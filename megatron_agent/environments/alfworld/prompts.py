@@ -6,7 +6,7 @@ from pathlib import Path
 
 from megatron_agent.environments.alfworld.task import CATEGORIES
 from megatron_agent.environments.base import Message
-from megatron_agent.environments.demonstrations import ALFWORLD_OPENING, checked, load_demonstrations
+from megatron_agent.environments.demonstrations import alfworld_demonstrations, load_demonstrations
 from megatron_agent.environments.prompts import read_prompt
 from megatron_agent.errors import UserError
 
@@ -71,15 +71,7 @@ def _read_demonstrations(file: Path) -> dict[str, list[Message]]:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid JSON: {error}") from error
-    demonstrations = {}
-    for category in CATEGORIES.values():
-        texts = data.get(category)
-        if not isinstance(texts, list):
-            raise UserError(f"{where}: {category}: expected a list of texts, user and agent in turn, got {texts!r}")
-        messages = [{"role": ("user", "agent")[i % 2], "content": text} for i, text in enumerate(texts)]
-        demonstrations[category] = checked(messages, f"{where}: {category}")
-        demonstrations[category][0]["content"] = ALFWORLD_OPENING + demonstrations[category][0]["content"]
-    return demonstrations
+    return alfworld_demonstrations(data, where)
 
 
 def _in_grammar(message: Message, grammar: str) -> Message:

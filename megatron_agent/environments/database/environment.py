@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from megatron_agent.environments.base import EnvironmentFault, Message, Observation, Status
+from megatron_agent.environments.choices import check_choice
 from megatron_agent.environments.database.backend import SqliteBackend, TableBackend
 from megatron_agent.environments.database.dialect.tokens import split_statements
 from megatron_agent.environments.database.instructions import ACKNOWLEDGEMENT, INSTRUCTIONS, UNREADABLE
 from megatron_agent.environments.database.replies import read_fixed_reply, read_paper_reply
 from megatron_agent.environments.database.scoring import answer_is_correct, answer_says_the_same
 from megatron_agent.environments.database.task import DatabaseTask
-from megatron_agent.errors import UserError
 
 MAX_ROUNDS = 15
 
@@ -30,8 +30,7 @@ class DatabaseEnvironment:
         max_rounds: int = MAX_ROUNDS,
         prompt: Sequence[Message] | None = None,
     ) -> None:
-        if prompt_style not in INSTRUCTIONS:
-            raise UserError(f"--prompt-style: expected one of {', '.join(INSTRUCTIONS)}, got {prompt_style!r}")
+        check_choice("--prompt-style", prompt_style, tuple(INSTRUCTIONS))
         self.fixed = prompt_style == "fixed"
         self.prompt = prompt or (
             {"role": "user", "content": INSTRUCTIONS[prompt_style]},

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from megatron_agent.environments.base import EnvironmentFault, Message, Observation, Status
+from megatron_agent.environments.choices import check_choice
 from megatron_agent.environments.demonstrations import checked
 from megatron_agent.environments.knowledge_graph import calls
 from megatron_agent.environments.knowledge_graph.functions import NAMES, CallError, Functions, Outcome, Variable
@@ -13,7 +14,6 @@ from megatron_agent.environments.knowledge_graph.ontology import Ontology
 from megatron_agent.environments.knowledge_graph.scoring import answer_scores
 from megatron_agent.environments.knowledge_graph.store import QueryRefusedError, Store
 from megatron_agent.environments.knowledge_graph.task import KnowledgeGraphTask
-from megatron_agent.errors import UserError
 
 MAX_ROUNDS = 15
 PROMPT_STYLES = ("paper", "fixed")
@@ -44,8 +44,7 @@ class KnowledgeGraphEnvironment:
         prompt: Sequence[Message] | None = None,
         max_rounds: int = MAX_ROUNDS,
     ) -> None:
-        if prompt_style not in PROMPT_STYLES:
-            raise UserError(f"--prompt-style: expected one of {', '.join(PROMPT_STYLES)}, got {prompt_style!r}")
+        check_choice("--prompt-style", prompt_style, PROMPT_STYLES)
         self.store = store
         self.ontology = ontology
         self.style = prompt_style
