@@ -9,17 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from megatron_agent.environments.base import EnvironmentFault
 from megatron_agent.environments.operating_system import launcher
 from megatron_agent.environments.operating_system.channel import Channel, readable
-from megatron_agent.environments.operating_system.host_view import HOSTNAME, Layer, make_host_view
+from megatron_agent.environments.operating_system.host_resources import has_unused_ids, temporary_folder
+from megatron_agent.environments.operating_system.host_view import Layer, make_host_view
+from megatron_agent.environments.operating_system.request import Request, make_request
 from megatron_agent.environments.operating_system.sandbox import (
     Execution,
     Limits,
@@ -31,24 +32,6 @@ from megatron_agent.environments.operating_system.task import Script
 from megatron_agent.errors import UserError
 
 START_SECONDS = 30.0
-_READ_ONLY = "acpi asound driver dynamic_debug fs mtrr pressure scsi sys sysrq-trigger"
-"""Parts of /proc that change the whole kernel. bubblewrap itself sees to irq and bus, but leaves sys to the superuser.
-
-What only shows the kernel (kcore, kmsg, kallsyms) asks for capabilities that the sandbox lacks.
-"""
-MAX_FILES = 50_000
-MAX_OPEN_FILES = 256
-_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SYS_CHROOT", "AUDIT_WRITE")
-"""What administering a machine's files, users and processes takes; those of Docker that need no device or network."""
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-# The first process of the namespace: it cannot be killed from inside. It runs the harness's own lines.
-_CONTROL = f"""
-while IFS= read -r -d '' agentlm_line; do
-  eval "$agentlm_line"
-  printf '%d /\\0' "$?" >&{launcher.CONTROL_STATUS}
-done"""
-
 # The model's shell. Its commands see neither of its own pipes.
 _SHELL = f"""
 shopt -s expand_aliases
@@ -63,26 +46,10 @@ _WITHOUT_CONTROL = (
 )
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What the launcher is told; see launcher.py."""
-
-    command: list[str]
-    own_user: bool
-    mount_point: str
-    layers: list[tuple[str, str, list[str]]]
-    disk_mib: int
-    files: int
-    memory_mib: int
-    processes: int
-    rlimits: dict[str, int]
-    groups: str
-
-
 class BubblewrapProvider:
     """Starts sandboxes through one launcher process; safe to call from several threads."""
 
-    def __init__(self, socket_: socket.socket, request: _Request, limits: Limits, filter_: bytes) -> None:
+    def __init__(self, socket_: socket.socket, request: Request, limits: Limits, filter_: bytes) -> None:
         self._socket = socket_
         self._message = json.dumps(asdict(request)).encode()
         self._limits = limits
@@ -290,13 +257,12 @@ def open_bubblewrap(rootfs: Path | None, limits: Limits) -> Iterator[BubblewrapP
             "the operating-system task runs commands in bubblewrap, and there is no program bwrap here; install it "
             "(Debian, Ubuntu: apt-get install bubblewrap) or use --operating-system-sandbox docker"
         )
-    own_user = os.geteuid() != 0
-    with tempfile.TemporaryDirectory(prefix="agentlm-os-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        (folder / "mount").mkdir()
-        (folder / "root").mkdir(mode=0o755)
-        layers = _rootfs_layers(rootfs) if rootfs is not None else make_host_view(folder / "root", own_user)
-        request = _request(program, folder / "mount", layers, own_user, limits)
+    own_user = os.geteuid() != 0 or not has_unused_ids()
+    with temporary_folder() as folder:
+        for part in ("mount", "root"):
+            (folder / part).mkdir(mode=0o755)
+        layers = _rootfs_layers(rootfs) if rootfs is not None else make_host_view(folder / "root")
+        request = make_request(program, folder, layers, own_user, limits)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-S", "-E", launcher.__file__]
         with ours, subprocess.Popen(command, stdin=theirs.fileno(), cwd="/", start_new_session=True) as process:
@@ -321,78 +287,6 @@ def _rootfs_layers(rootfs: Path) -> list[Layer]:
     return [Layer(str(rootfs.resolve()), "")]
 
 
-def _request(program: str, point: Path, layers: Sequence[Layer], own_user: bool, limits: Limits) -> _Request:
-    capabilities = [word for name in _CAPABILITIES for word in ("--cap-add", f"CAP_{name}")]
-    command = [
-        *(program, "--bind", f"{point}/root", "/", "--proc", "/proc", *_kernel_interfaces(), "--dev", "/dev"),
-        *("--size", str(limits.disk_mib * 1024 * 1024), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
-        *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
-        *("--cap-drop", "ALL", *capabilities, "--seccomp", str(launcher.FILTER)),
-        *("--info-fd", str(launcher.INFORMATION), "--die-with-parent", "--new-session", "--as-pid-1"),
-        *("--hostname", HOSTNAME, "--chdir", "/", "--clearenv", "--setenv", "PATH", PATH, "--setenv", "HOME", "/root"),
-        *("--setenv", "TERM", "dumb", "--setenv", "USER", "root", "--setenv", "SHELL", "/bin/bash"),
-        *("bash", "--noprofile", "--norc", "-c", _CONTROL, "bash"),
-    ]
-    mib = 1024 * 1024
-    rlimits = {
-        "RLIMIT_DATA": limits.memory_mib * mib,
-        "RLIMIT_FSIZE": limits.disk_mib * mib,
-        "RLIMIT_NOFILE": MAX_OPEN_FILES,
-        "RLIMIT_CORE": 0,
-        "RLIMIT_MSGQUEUE": 0,
-        "RLIMIT_MEMLOCK": 64 * 1024,
-    }
-    if own_user:  # counted within the sandbox's own user namespace
-        rlimits["RLIMIT_NPROC"] = 2 * limits.processes
-    return _Request(
-        command,
-        own_user,
-        str(point),
-        [(layer.lower, layer.where, list(layer.folders)) for layer in layers],
-        limits.disk_mib,
-        MAX_FILES,
-        limits.memory_mib,
-        limits.processes,
-        rlimits,
-        "" if own_user else _process_groups(),
-    )
-
-
-def _kernel_interfaces() -> list[str]:
-    """Return the options that make the kernel's interfaces in /proc read-only."""
-    paths = [f"/proc/{name}" for name in _READ_ONLY.split()]
-    return [word for path in paths if os.path.exists(path) for word in ("--ro-bind", path, path)]
-
-
-def _process_groups() -> str:
-    """Return the folder in which control groups that limit processes can be made: our own group's.
-
-    RLIMIT_NPROC does not hold the superuser, so without it nothing would stop a fork bomb but our watch, which a
-    bomb can outrun. Raises UserError.
-    """
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "pids"):
-            continue
-        folder = Path("/sys/fs/cgroup", controllers, path.lstrip("/"))
-        for old in folder.glob(f"{launcher.GROUP_PREFIX}*"):  # of a launcher that was killed
-            if not Path("/proc", old.name.removeprefix(launcher.GROUP_PREFIX).split("-")[0]).exists():
-                launcher.remove_group(str(old))
-        trial = folder / f"{launcher.GROUP_PREFIX}{os.getpid()}-trial-{threading.get_ident()}"
-        try:
-            trial.mkdir()
-        except OSError:
-            continue
-        usable = (trial / "pids.max").exists()
-        trial.rmdir()
-        if usable:
-            return str(folder)
-    raise UserError(
-        "as superuser the bubblewrap sandbox holds fork bombs with the control group pids, and none can be made here; "
-        "run this as an ordinary user, mount the pids control group, or use --operating-system-sandbox docker"
-    )
-
-
 def _try_sandbox(provider: BubblewrapProvider, own_user: bool, rootfs: Path | None) -> None:
     try:
         sandbox = provider.start("default")
@@ -405,7 +299,8 @@ def _try_sandbox(provider: BubblewrapProvider, own_user: bool, rootfs: Path | No
             "an ordinary user needs user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
             "kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0)"
             if own_user
-            else "in a container that takes the right to mount (docker run --privileged, or --cap-add SYS_ADMIN)"
+            else "the superuser needs user namespaces (sysctl user.max_user_namespaces above 0), and in a container "
+            "the right to mount and all of /proc (docker run --privileged)"
         )
         raise UserError(
             f"bubblewrap cannot make a sandbox here: {error}; {mend}; or use --operating-system-sandbox docker"

@@ -147,7 +147,11 @@ def matches(match: Match, answer: str | None) -> bool:
 
 
 def reference_answer(task: OperatingSystemTask, output: str) -> str:
-    """Return the reply that ends a replayed reference solution, given its output."""
+    """Return the reply that ends a replayed reference solution, given its output.
+
+    An answer has one line; a solution that prints several changed the machine, and ends with `finish`.
+    """
     if task.match is not None and task.match.answer is not None:
         return f"Act: answer({task.match.answer})"
-    return f"Act: answer({clean_output(output).strip()})"
+    answer = clean_output(output).strip()
+    return f"Act: answer({answer})" if "\n" not in answer else "Act: finish"

@@ -48,30 +48,32 @@ _FOLDERS = (
     "var/mail var/opt var/spool var/spool/cron var/tmp var/www etc etc/default"
 )
 _HOST_PROGRAMS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+# of /usr, where tasks write
 _WRITABLE = ("bin", "sbin", "local", "local/bin", "local/sbin", "local/lib", "local/share", "local/etc", "share")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One overlay: a folder of the host, where it is mounted, and folders of it to own from the start."""
+    """One overlay: a folder of the host, and where it is mounted.
+
+    Where the sandbox's user namespace cannot show the owners of the folder's files, they belong to nobody, and
+    `folders` of it are made anew above it. `copied`: small enough to be copied whole for every sandbox instead.
+    """
 
     lower: str
     where: str
     folders: Sequence[str] = ()
+    copied: bool = False
 
 
-def make_host_view(folder: Path, own_user: bool) -> list[Layer]:
-    """Make the root's skeleton in `folder`; return the overlays that complete it.
-
-    `own_user`: the sandbox is a user namespace with one user, in which the host's folders belong to nobody; those
-    where tasks write are then made anew above them.
-    """
+def make_host_view(folder: Path) -> list[Layer]:
+    """Make the root's skeleton in `folder`; return the overlays that complete it."""
     for name in _FOLDERS.split():
         (folder / name).mkdir()
     for name in ("tmp", "var/tmp"):
         (folder / name).chmod(0o1777)
     (folder / "root").chmod(0o700)
-    layers = [Layer(str(folder), ""), Layer("/usr", "/usr", _WRITABLE if own_user else ())]
+    layers = [Layer(str(folder), "", copied=True), Layer("/usr", "/usr", _WRITABLE)]
     for name in _HOST_PROGRAMS:
         host = Path("/", name)
         if host.is_symlink():

@@ -1,17 +1,19 @@
 """The bubblewrap sandbox: what lasts, what is there, who may use it, and that nothing outlives its harness."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
-from megatron_agent.environments.operating_system import bubblewrap
+from megatron_agent.environments.operating_system import launcher, request
 from megatron_agent.environments.operating_system.bubblewrap import (
     BubblewrapProvider,
     BubblewrapSandbox,
@@ -129,14 +131,14 @@ def test_an_ordinary_user(provider: BubblewrapProvider, tmp_path: Path) -> None:
     """One user in a user namespace: commands, files and limits work; another user cannot be made."""
     if os.geteuid() != 0:
         pytest.skip("the other tests are run by an ordinary user already")
-    launcher = Path("/tmp") / f"agentlm-test-launcher-{os.getpid()}.py"
-    shutil.copy(bubblewrap.launcher.__file__, launcher)
-    launcher.chmod(0o644)
+    copy = Path("/tmp") / f"agentlm-test-launcher-{os.getpid()}.py"
+    shutil.copy(launcher.__file__, copy)
+    copy.chmod(0o644)
     code = (
         "import os, sys, tempfile\n"
         "from megatron_agent.environments.operating_system import bubblewrap as b\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        f"sys.executable, b.launcher.__file__, tempfile.tempdir = '/usr/bin/python3', {str(launcher)!r}, '/tmp'\n"
+        f"sys.executable, b.launcher.__file__, tempfile.tempdir = '/usr/bin/python3', {str(copy)!r}, '/tmp'\n"
         "with b.open_bubblewrap(None, b.Limits(command_seconds=10, processes=48)) as provider:\n"
         "    s = provider.start('default')\n"
         "    print(s.execute('id -u; for f in /root/a /etc/a /usr/local/bin/a; do echo 1 >$f; done').output)\n"
@@ -150,7 +152,7 @@ def test_an_ordinary_user(provider: BubblewrapProvider, tmp_path: Path) -> None:
     try:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
     finally:
-        launcher.unlink()
+        copy.unlink()
     assert done.returncode == 0, done.stderr
     lines = done.stdout.split("\n")
     assert lines[0] == "0"
@@ -164,12 +166,110 @@ def test_without_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-def test_a_bubblewrap_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    program = tmp_path / "bwrap"
-    program.write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    started = time.monotonic()
-    with pytest.raises(UserError, match="No permissions to create a new namespace"), open_bubblewrap(None, Limits()):
-        pass
-    assert time.monotonic() - started < 20
+def test_a_bubblewrap_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        program = Path(name, "bwrap")
+        program.write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{name}:{os.environ['PATH']}")
+        if os.geteuid() == 0:  # the sandbox's superuser is nobody to the host
+            with pytest.raises(UserError, match="must be a program that every user may run"):
+                open_bubblewrap(None, Limits()).__enter__()
+        Path(name).chmod(0o755)
+        with pytest.raises(UserError, match="No permissions to create a new namespace"):
+            open_bubblewrap(None, Limits()).__enter__()
+
+
+def test_the_superuser_inside_is_nobody_outside(sandbox: BubblewrapSandbox) -> None:
+    """Ids 0 to 65535 are a range of the host's that no user has; every sandbox has another."""
+    if os.geteuid() != 0:
+        pytest.skip("an ordinary user's sandbox has that user alone")
+    sandbox.execute("sleep 60 & useradd ann; su ann -c 'sleep 60' &")
+    sandbox.execute("until [ $(pgrep -c sleep) = 2 ]; do :; done")
+    below = psutil.Process().children(recursive=True)
+    owners = {process.uids().real for process in below if process.name() == "sleep"}
+    first = min(owners)
+    assert owners == {first, first + 1000}
+    assert first >= launcher.FIRST_ID
+    assert (first - launcher.FIRST_ID) % launcher.IDS == 0
+    assert sandbox.execute("cat /proc/self/uid_map").output.split() == ["0", str(first), str(launcher.IDS)]
+    assert sandbox.execute("echo a >/dev/stdout; rm /usr/bin/true; ls /usr/bin/true 2>&1").output.startswith("a\nls: ")
+
+
+def test_the_kernel_itself_limits_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the watch and the control group: all users of a sandbox together, each sandbox apart."""
+    blind = tmp_path / "launcher.py"
+    text = Path(launcher.__file__).read_text()
+    assert text.count("len(members) > processes + 2") == 1
+    blind.write_text(text.replace("len(members) > processes + 2", "False"))
+    monkeypatch.setattr(launcher, "__file__", str(blind))
+    monkeypatch.setattr(request, "process_groups", lambda: "")
+    # 200 processes that end by themselves, of five users where there are any
+    code = """
+import os, time
+made = 0
+for number in range(200):
+    try:
+        process = os.fork()
+    except BlockingIOError:
+        continue
+    if process == 0:
+        if int(open("/proc/self/uid_map").read().split()[2]) > 1:
+            os.setuid(number % 5)
+        time.sleep(2)
+        os._exit(0)
+    made += 1
+print(made)
+"""
+    try:
+        with open_bubblewrap(None, Limits(processes=20, command_seconds=10)) as provider:
+            sandboxes = [provider.start("default"), provider.start("default")]
+            with ThreadPoolExecutor() as threads:
+                made = list(threads.map(lambda s: s.execute(f"python3 -c '{code}'").output.strip(), sandboxes))
+            for sandbox in sandboxes:
+                sandbox.close()
+    except UserError as error:
+        pytest.skip(str(error))
+    assert all(30 <= int(text) <= 40 for text in made), made
+
+
+def test_without_idmapped_mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on an old kernel, or in a container: the folders where tasks write are made anew, the rest is nobody's."""
+    if os.geteuid() != 0:
+        pytest.skip("an ordinary user's sandbox has none")
+    old = tmp_path / "launcher.py"
+    text, changed = re.subn(r"(MOUNT_SETATTR = .*)442", r"\g<1>9999", Path(launcher.__file__).read_text())
+    assert changed == 1
+    old.write_text(text)
+    monkeypatch.setattr(launcher, "__file__", str(old))
+    with open_bubblewrap(None, Limits(command_seconds=10)) as provider:
+        sandbox = provider.start("default")
+        command = "for f in /root/a /home/a /etc/a /usr/local/bin/a /var/log/a /srv/a /a; do echo 1 >$f; done; "
+        command += "useradd -m ann && chown ann /srv/a && stat -c %U /srv/a /home/ann /usr/lib /etc/shadow"
+        assert sandbox.execute(command).output == "ann\nann\nnobody\nroot\n"
+        sandbox.close()
+    (tmp_path / "rootfs" / "etc").mkdir(parents=True)
+    (tmp_path / "rootfs" / "bin").mkdir()
+    with pytest.raises(UserError, match="takes idmapped mounts"):
+        open_bubblewrap(tmp_path / "rootfs", Limits()).__enter__()
+
+
+def test_folders_of_the_killed_are_removed(provider: BubblewrapProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        code = (
+            f"import os, signal, tempfile; tempfile.tempdir = {name!r}\n"
+            "from megatron_agent.environments.operating_system.bubblewrap import *\n"
+            "with open_bubblewrap(None, Limits()): os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+        (left,) = Path(name).iterdir()
+        with open_bubblewrap(None, Limits()):
+            (own,) = set(Path(name).iterdir()) - {left}  # `left` may be one that is being made
+            os.utime(left, (0, 0))
+            os.utime(own, (0, 0))
+            with open_bubblewrap(None, Limits()):
+                assert own.exists()
+                assert not left.exists()

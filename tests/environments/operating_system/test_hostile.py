@@ -64,7 +64,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
         "for f in vm/swappiness kernel/core_pattern; do cat /proc/sys/$f >/proc/sys/$f && echo written; done",
         "!written",
     ),
-    "kernel settings by dd": ("f=/proc/sys/kernel/core_pattern; cat $f | dd of=$f 2>&1", "Read-only"),
+    "kernel settings by dd": ("f=/proc/sys/kernel/core_pattern; cat $f | dd of=$f 2>&1", "denied"),
     "kernel's own memory and log": ("cat /proc/kcore /proc/kmsg 2>/dev/null | head -c 100 | wc -c", "0"),
     "clock": ('date -s "@$(date +%s)"', "not permitted"),
     "kernel module": ("python3 -c 'import ctypes; print(ctypes.CDLL(None).syscall(313, 0, b\"\", 0))'", ""),
