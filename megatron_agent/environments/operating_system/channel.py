@@ -46,8 +46,12 @@ class Channel:
             continue
         return self._collect(command.replace("\0", "").encode("utf-8", "replace") + b"\0", seconds, ends)
 
+    def send_ahead(self, command: str) -> None:
+        """Send a first command, short of a pipe's size, to a shell that may not be there yet; :meth:`wait` for it."""
+        os.write(self._commands, command.encode() + b"\0")
+
     def wait(self, seconds: float, ends: Sequence[int]) -> Outcome | None:
-        """Wait for the status of a command that ran past its time; None when none comes."""
+        """Wait for the status of a command that was sent ahead or ran past its time; None when none comes."""
         outcome = self._collect(b"", seconds, ends)
         return None if outcome.exit_code is None else outcome
 

@@ -1,16 +1,15 @@
-"""What the sandboxes take of the host: user ids, a temporary folder, control groups."""
+"""What the sandboxes take of the host: user ids and a temporary folder."""
 
 import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from megatron_agent.environments.operating_system import launcher
+from megatron_agent.environments.operating_system.launcher.users import FIRST_ID
 from megatron_agent.errors import UserError
 
 _FOLDER_PREFIX = "agentlm-os-"
@@ -25,7 +24,7 @@ def has_unused_ids() -> bool:
     """
     for name in ("uid_map", "gid_map"):
         ranges = [tuple(map(int, line.split())) for line in Path("/proc/self", name).read_text().splitlines()]
-        if any(inside <= launcher.FIRST_ID and inside + count >= 1 << 31 for inside, _, count in ranges):
+        if any(inside <= FIRST_ID and inside + count >= 1 << 31 for inside, _, count in ranges):
             continue
         if any((inside, outside) == (0, 0) for inside, outside, _ in ranges):
             raise UserError(
@@ -68,28 +67,3 @@ def _remove_if_stale(folder: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(handle)
-
-
-def process_groups() -> str:
-    """Return the folder in which control groups that limit processes can be made, our own group's; "" for none.
-
-    They stand behind RLIMIT_NPROC, which before Linux 5.14 counts the processes of every user apart.
-    """
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "pids"):
-            continue
-        folder = Path("/sys/fs/cgroup", controllers, path.lstrip("/"))
-        for old in folder.glob(f"{launcher.GROUP_PREFIX}*"):  # of a launcher that was killed
-            if not Path("/proc", old.name.removeprefix(launcher.GROUP_PREFIX).split("-")[0]).exists():
-                launcher.remove_group(str(old))
-        trial = folder / f"{launcher.GROUP_PREFIX}{os.getpid()}-trial-{threading.get_ident()}"
-        try:
-            trial.mkdir()
-        except OSError:
-            continue
-        usable = (trial / "pids.max").exists()
-        trial.rmdir()
-        if usable:
-            return str(folder)
-    return ""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_agent.environments.operating_system import launcher
-from megatron_agent.environments.operating_system.host_resources import process_groups
 from megatron_agent.environments.operating_system.host_view import HOSTNAME, Layer
 from megatron_agent.environments.operating_system.sandbox import Limits
 
@@ -28,7 +27,7 @@ done"""
 
 @dataclass(frozen=True)
 class Request:
-    """What the launcher is told; see launcher.py."""
+    """What the launcher is told; see the package `launcher`."""
 
     command: list[str]
     own_user: bool
@@ -39,7 +38,6 @@ class Request:
     memory_mib: int
     processes: int
     rlimits: dict[str, int]
-    groups: str
 
 
 def make_request(program: str, folder: Path, layers: Sequence[Layer], own_user: bool, limits: Limits) -> Request:
@@ -49,8 +47,7 @@ def make_request(program: str, folder: Path, layers: Sequence[Layer], own_user: 
     """
     capabilities = [word for name in _CAPABILITIES for word in ("--cap-add", f"CAP_{name}")]
     command = [
-        *(program, "--bind", f"{folder}/mount/root", "/", "--proc", "/proc", *_CLOSED, "--dev", "/dev"),
-        *("--size", str(limits.disk_mib * 1024 * 1024), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
+        *(program, "--dev-bind", f"{folder}/mount/root", "/", "--proc", "/proc", *_CLOSED),
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *("--cap-drop", "ALL", *capabilities, "--seccomp", str(launcher.FILTER)),
         *("--info-fd", str(launcher.INFORMATION), "--die-with-parent", "--new-session", "--as-pid-1"),
@@ -78,5 +75,4 @@ def make_request(program: str, folder: Path, layers: Sequence[Layer], own_user: 
         limits.memory_mib,
         limits.processes,
         rlimits,
-        "" if own_user else process_groups(),
     )

@@ -4,11 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from megatron_agent.environments.operating_system.bubblewrap import (
-    BubblewrapProvider,
-    BubblewrapSandbox,
-    open_bubblewrap,
-)
+from megatron_agent.environments.operating_system.bubblewrap import BubblewrapProvider, open_bubblewrap
+from megatron_agent.environments.operating_system.bubblewrap_sandbox import BubblewrapSandbox
 from megatron_agent.environments.operating_system.sandbox import Limits
 from megatron_agent.errors import UserError
 

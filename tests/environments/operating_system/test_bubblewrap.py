@@ -13,17 +13,24 @@ from pathlib import Path
 import psutil
 import pytest
 
-from megatron_agent.environments.operating_system import launcher, request
-from megatron_agent.environments.operating_system.bubblewrap import (
-    BubblewrapProvider,
-    BubblewrapSandbox,
-    open_bubblewrap,
-)
+from megatron_agent.environments.operating_system import bubblewrap
+from megatron_agent.environments.operating_system.bubblewrap import BubblewrapProvider, open_bubblewrap
+from megatron_agent.environments.operating_system.bubblewrap_sandbox import BubblewrapSandbox
+from megatron_agent.environments.operating_system.launcher.users import FIRST_ID, IDS
 from megatron_agent.environments.operating_system.sandbox import Limits, SandboxLost
 from megatron_agent.environments.operating_system.task import Script
 from megatron_agent.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def launch_changed(monkeypatch: pytest.MonkeyPatch, folder: Path, module: str, pattern: str, text: str) -> None:
+    """Let sandboxes be started by a launcher of which one module reads otherwise."""
+    shutil.copytree(bubblewrap.LAUNCHER, folder / "launcher", ignore=shutil.ignore_patterns("__pycache__"))
+    source, changed = re.subn(pattern, text, (bubblewrap.LAUNCHER / module).read_text())
+    assert changed == 1
+    (folder / "launcher" / module).write_text(source)
+    monkeypatch.setattr(bubblewrap, "LAUNCHER", folder / "launcher")
 
 
 def test_directory_and_variables_last(sandbox: BubblewrapSandbox) -> None:
@@ -131,14 +138,14 @@ def test_an_ordinary_user(provider: BubblewrapProvider, tmp_path: Path) -> None:
     """One user in a user namespace: commands, files and limits work; another user cannot be made."""
     if os.geteuid() != 0:
         pytest.skip("the other tests are run by an ordinary user already")
-    copy = Path("/tmp") / f"agentlm-test-launcher-{os.getpid()}.py"
-    shutil.copy(launcher.__file__, copy)
-    copy.chmod(0o644)
+    copy = Path(tempfile.mkdtemp(dir="/tmp"))
+    shutil.copytree(bubblewrap.LAUNCHER, copy / "launcher", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
     code = (
         "import os, sys, tempfile\n"
         "from megatron_agent.environments.operating_system import bubblewrap as b\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        f"sys.executable, b.launcher.__file__, tempfile.tempdir = '/usr/bin/python3', {str(copy)!r}, '/tmp'\n"
+        f"sys.executable, b.LAUNCHER, tempfile.tempdir = '/usr/bin/python3', b.Path({str(copy)!r}, 'launcher'), '/tmp'\n"
         "with b.open_bubblewrap(None, b.Limits(command_seconds=10, processes=48)) as provider:\n"
         "    s = provider.start('default')\n"
         "    print(s.execute('id -u; for f in /root/a /etc/a /usr/local/bin/a; do echo 1 >$f; done').output)\n"
@@ -152,7 +159,7 @@ def test_an_ordinary_user(provider: BubblewrapProvider, tmp_path: Path) -> None:
     try:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
     finally:
-        copy.unlink()
+        shutil.rmtree(copy)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.split("\n")
     assert lines[0] == "0"
@@ -190,20 +197,15 @@ def test_the_superuser_inside_is_nobody_outside(sandbox: BubblewrapSandbox) -> N
     owners = {process.uids().real for process in below if process.name() == "sleep"}
     first = min(owners)
     assert owners == {first, first + 1000}
-    assert first >= launcher.FIRST_ID
-    assert (first - launcher.FIRST_ID) % launcher.IDS == 0
-    assert sandbox.execute("cat /proc/self/uid_map").output.split() == ["0", str(first), str(launcher.IDS)]
+    assert first >= FIRST_ID
+    assert (first - FIRST_ID) % IDS == 0
+    assert sandbox.execute("cat /proc/self/uid_map").output.split() == ["0", str(first), str(IDS)]
     assert sandbox.execute("echo a >/dev/stdout; rm /usr/bin/true; ls /usr/bin/true 2>&1").output.startswith("a\nls: ")
 
 
 def test_the_kernel_itself_limits_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the watch and the control group: all users of a sandbox together, each sandbox apart."""
-    blind = tmp_path / "launcher.py"
-    text = Path(launcher.__file__).read_text()
-    assert text.count("len(members) > processes + 2") == 1
-    blind.write_text(text.replace("len(members) > processes + 2", "False"))
-    monkeypatch.setattr(launcher, "__file__", str(blind))
-    monkeypatch.setattr(request, "process_groups", lambda: "")
+    """Without the watch: all users of a sandbox together, each sandbox apart."""
+    launch_changed(monkeypatch, tmp_path, "watch.py", r"len\(members\) > processes \+ 2", "False")
     # 200 processes that end by themselves, of five users where there are any
     code = """
 import os, time
@@ -237,11 +239,7 @@ def test_without_idmapped_mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """As on an old kernel, or in a container: the folders where tasks write are made anew, the rest is nobody's."""
     if os.geteuid() != 0:
         pytest.skip("an ordinary user's sandbox has none")
-    old = tmp_path / "launcher.py"
-    text, changed = re.subn(r"(MOUNT_SETATTR = .*)442", r"\g<1>9999", Path(launcher.__file__).read_text())
-    assert changed == 1
-    old.write_text(text)
-    monkeypatch.setattr(launcher, "__file__", str(old))
+    launch_changed(monkeypatch, tmp_path, "kernel.py", r"(MOUNT_SETATTR = .*)442", r"\g<1>9999")
     with open_bubblewrap(None, Limits(command_seconds=10)) as provider:
         sandbox = provider.start("default")
         command = "for f in /root/a /home/a /etc/a /usr/local/bin/a /var/log/a /srv/a /a; do echo 1 >$f; done; "

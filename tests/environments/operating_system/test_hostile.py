@@ -1,5 +1,6 @@
 """Hostile commands: the host is unharmed, and the episode goes on or ends within its time."""
 
+import contextlib
 import os
 import shutil
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from megatron_agent.environments.operating_system.bubblewrap import BubblewrapProvider
+from megatron_agent.environments.operating_system.bubblewrap import SPARES, BubblewrapProvider
 from megatron_agent.environments.operating_system.environment import OperatingSystemEnvironment
 from megatron_agent.environments.operating_system.task import Match, OperatingSystemTask
 from tests.environments.operating_system.conftest import SMALL
@@ -90,10 +91,17 @@ HOSTILE: dict[str, tuple[str, str]] = {
 }
 
 
-def sandbox_processes() -> list[psutil.Process]:
-    """Processes in any sandbox: below bubblewrap, which is below the launcher."""
-    launchers = [child for child in psutil.Process().children() if "launcher.py" in " ".join(child.cmdline())]
-    return [below for launcher in launchers for below in launcher.children(recursive=True)]
+def sandbox_processes(provider: BubblewrapProvider) -> list[str]:
+    """Names of the processes in any sandbox: bubblewrap, and what is below it."""
+    names = []
+    for process in psutil.Process(provider.process).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            names.append(process.name())
+    return sorted(names)
+
+
+SPARE = sorted(["bwrap", "bash", "bash"] * SPARES)
+"""Processes of the sandboxes that wait to be used: control and shell."""
 
 
 @pytest.fixture
@@ -133,9 +141,9 @@ def test_hostile_command(name: str, small_provider: BubblewrapProvider, canary: 
     assert shutil.disk_usage(canary.parent).free > disk - 2 * 2**30  # others write there too
     assert sorted(os.listdir("/usr/bin")) == usr
     deadline = time.monotonic() + 10
-    while sandbox_processes() and time.monotonic() < deadline:
+    while (left := sandbox_processes(small_provider)) != SPARE and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not sandbox_processes()
+    assert left == SPARE
 
 
 def test_a_shell_goes_on_after_most_of_it(small_provider: BubblewrapProvider) -> None:
