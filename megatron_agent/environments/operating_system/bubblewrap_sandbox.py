@@ -38,7 +38,8 @@ class BubblewrapSandbox:
         self._limits = limits
         self._directory = "/"
         self._first, self._first_handle = -1, -1
-        self._shell_process: int | None = None
+        self._shell_process: int | None = None  # its handle
+        self._shell_id = -1
         self._control.send_ahead(self._shell_line())  # the control reads it when it is there
 
     def await_start(self, launcher_process: int) -> None:
@@ -144,7 +145,7 @@ class BubblewrapSandbox:
         process = self._host_process(int(answer[-1])) if answer and answer[-1].isdigit() else None
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
-                self._shell_process = os.pidfd_open(process)
+                self._shell_process, self._shell_id = os.pidfd_open(process), process
 
     def _host_process(self, number: int) -> int | None:
         """Return the host's id of the process that has `number` inside."""
@@ -164,10 +165,13 @@ class BubblewrapSandbox:
         self._shell.drain()
 
     def _end_processes(self, since: float) -> None:
-        """Kill what began since (seconds since boot); several times, as what forks may escape a single look."""
+        """Kill what began since (seconds since boot); several times, as what forks may escape a single look.
+
+        Not the shell, which may have begun within the same tick of the clock.
+        """
         ticks = os.sysconf("SC_CLK_TCK")
         for _ in range(20):
-            young = [p for p in process_tree(self._first) if _started(p) >= int(since * ticks)]
+            young = [p for p in process_tree(self._first) if p != self._shell_id and _started(p) >= int(since * ticks)]
             if not young:
                 return
             for process in young:

@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
+from megatron_agent.environments.base import EnvironmentFault
 from megatron_agent.environments.operating_system import bubblewrap
-from megatron_agent.environments.operating_system.bubblewrap import BubblewrapProvider, open_bubblewrap
+from megatron_agent.environments.operating_system.bubblewrap import SPARES, BubblewrapProvider, open_bubblewrap
 from megatron_agent.environments.operating_system.bubblewrap_sandbox import BubblewrapSandbox
 from megatron_agent.environments.operating_system.launcher.users import FIRST_ID, IDS
 from megatron_agent.environments.operating_system.sandbox import Limits, SandboxLost
@@ -70,6 +72,48 @@ def test_sandboxes_share_nothing(provider: BubblewrapProvider) -> None:
     assert not Path("/usr/x").exists()
     first.close()
     second.close()
+
+
+def test_many_sandboxes_leave_nothing(provider: BubblewrapProvider) -> None:
+    """No descriptor here or in the launcher, no process but those of the sandboxes to come."""
+
+    def held() -> tuple[int, int, int]:
+        deadline = time.monotonic() + 10
+        below = psutil.Process(provider.process).children(recursive=True)
+        while len(below) != 3 * SPARES and time.monotonic() < deadline:
+            time.sleep(0.02)
+            below = psutil.Process(provider.process).children(recursive=True)
+        return len(below), len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{provider.process}/fd"))
+
+    def play(_: int) -> None:
+        sandbox = provider.start("default")
+        sandbox.execute("sleep 60 & exit")
+        sandbox.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(play, range(8)))  # more ranges of ids than one after another takes
+    before = held()
+    for number in range(40):
+        play(number)
+    processes, ours, launchers = held()
+    assert processes == before[0] == 3 * SPARES
+    assert ours <= before[1]
+    assert launchers <= before[2] + 4  # two for a range of ids, should some have ended slowly
+
+
+def test_a_spare_that_is_gone(provider: BubblewrapProvider) -> None:
+    """Its process id may be another's by now: it is not touched."""
+    provider.start("default").close()
+    time.sleep(0.5)
+    for bubblewrap_ in psutil.Process(provider.process).children():
+        bubblewrap_.children()[0].kill()
+        bubblewrap_.wait()
+    for _ in range(SPARES):
+        with pytest.raises(EnvironmentFault, match="ended before it was used"):
+            provider.start("default")
+    sandbox = provider.start("default")
+    assert sandbox.execute("echo new").output == "new\n"
+    sandbox.close()
 
 
 def test_what_tasks_write(sandbox: BubblewrapSandbox) -> None:
@@ -145,7 +189,8 @@ def test_an_ordinary_user(provider: BubblewrapProvider, tmp_path: Path) -> None:
         "import os, sys, tempfile\n"
         "from megatron_agent.environments.operating_system import bubblewrap as b\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        f"sys.executable, b.LAUNCHER, tempfile.tempdir = '/usr/bin/python3', b.Path({str(copy)!r}, 'launcher'), '/tmp'\n"
+        f"b.LAUNCHER = b.Path({str(copy)!r}, 'launcher')\n"
+        "sys.executable, tempfile.tempdir = '/usr/bin/python3', '/tmp'\n"
         "with b.open_bubblewrap(None, b.Limits(command_seconds=10, processes=48)) as provider:\n"
         "    s = provider.start('default')\n"
         "    print(s.execute('id -u; for f in /root/a /etc/a /usr/local/bin/a; do echo 1 >$f; done').output)\n"

@@ -1,6 +1,7 @@
 """Reference solutions pass and wrong answers fail, on AgentBench's problems and on the shipped ones."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,13 @@ DATA_FAULTS = {
     "train_sample-153": "its find meets what the host's /usr holds",
 }
 """docs/environments.md lists the same: they depend on what no sandbox of ours has, or fail everywhere."""
+ORDINARY_USERS = {
+    "dev-21": "its find meets folders of the host's /usr that only the superuser reads",
+    "user-add": "there is a single user",
+}
+"""What fails besides when the harness is not run by the superuser."""
+if os.geteuid() != 0:
+    DATA_FAULTS |= ORDINARY_USERS
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +64,8 @@ def test_shipped_problems(provider: BubblewrapProvider) -> None:
     right = play_many(
         tasks, lambda: OperatingSystemEnvironment(provider), lambda task: ScriptedClient(expert(task)), concurrency=4
     )
-    assert [episode for episode in right if (episode.reward, episode.status) != (1.0, "completed")] == []
+    failed = [episode for episode in right if (episode.reward, episode.status) != (1.0, "completed")]
+    assert [episode for episode in failed if episode.task_id not in DATA_FAULTS] == []
     wrong = rewards(tasks, provider, wrong=True)
     assert [task for task, reward in wrong.items() if reward != 0.0] == []
 

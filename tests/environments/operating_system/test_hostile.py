@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +12,7 @@ import pytest
 
 from megatron_agent.environments.operating_system.bubblewrap import SPARES, BubblewrapProvider
 from megatron_agent.environments.operating_system.environment import OperatingSystemEnvironment
+from megatron_agent.environments.operating_system.launcher.watch import own_kib, process_tree
 from megatron_agent.environments.operating_system.task import Match, OperatingSystemTask
 from tests.environments.operating_system.conftest import SMALL
 
@@ -100,6 +101,27 @@ def sandbox_processes(provider: BubblewrapProvider) -> list[str]:
     return sorted(names)
 
 
+@contextlib.contextmanager
+def most_held(provider: BubblewrapProvider) -> Iterator[dict[str, int]]:
+    """Look often how many processes and how much memory all sandboxes hold, and give the most that was seen."""
+    most = {"processes": 0, "mib": 0}
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.02):
+            processes = process_tree(provider.process)
+            most["processes"] = max(most["processes"], len(processes))
+            most["mib"] = max(most["mib"], sum(map(own_kib, processes)) // 1024)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield most
+    finally:
+        ended.set()
+        thread.join()
+
+
 SPARE = sorted(["bwrap", "bash", "bash"] * SPARES)
 """Processes of the sandboxes that wait to be used: control and shell."""
 
@@ -116,29 +138,30 @@ def canary(tmp_path: Path) -> Iterator[Path]:
 def test_hostile_command(name: str, small_provider: BubblewrapProvider, canary: Path) -> None:
     command, demand = HOSTILE[name]
     command = command.replace("{canary}", str(canary)).replace("{harness}", str(os.getpid()))
-    memory, disk = psutil.virtual_memory().available, shutil.disk_usage(canary.parent).free
     usr = sorted(os.listdir("/usr/bin"))
     environment = OperatingSystemEnvironment(small_provider, "paper", [], command_seconds=SMALL.command_seconds)
     environment.reset(TASK)
     started = time.monotonic()
-    told = environment.step(f"Think: harm.\n\nAct: bash\n\n```bash\n{command}\n```")
-    assert len(told.text) < 900
-    told.text.encode()  # Unicode all of it
-    if demand.startswith("!"):
-        assert demand[1:] not in told.text
-    else:
-        assert demand in told.text
-    if not told.done:
-        told = environment.step("Act: bash\n\n```bash\necho still there\n```")
-    if not told.done:
-        told = environment.step("Act: answer(unharmed)")
-        assert (told.status, told.reward) == ("completed", 1.0)
-    else:
-        assert (told.status, told.reward) == ("invalid action", 0.0)
-    assert time.monotonic() - started < 15  # three commands of 1 s, and a busy machine
-    environment.close()
-    assert psutil.virtual_memory().available > memory - 2 * 2**30
-    assert shutil.disk_usage(canary.parent).free > disk - 2 * 2**30  # others write there too
+    with most_held(small_provider) as most:
+        told = environment.step(f"Think: harm.\n\nAct: bash\n\n```bash\n{command}\n```")
+        assert len(told.text) < 900
+        told.text.encode()  # Unicode all of it
+        if demand.startswith("!"):
+            assert demand[1:] not in told.text
+        else:
+            assert demand in told.text
+        if not told.done:
+            told = environment.step("Act: bash\n\n```bash\necho still there\n```")
+        if not told.done:
+            told = environment.step("Act: answer(unharmed)")
+            assert (told.status, told.reward) == ("completed", 1.0)
+        else:
+            assert (told.status, told.reward) == ("invalid action", 0.0)
+        assert time.monotonic() - started < 15  # three commands of 1 s, and a busy machine
+        environment.close()
+    # the kernel's own limit, and what grows between two looks of the watch; each sandbox's bubblewrap besides
+    assert most["processes"] <= 2 * SMALL.processes + 4 * (SPARES + 1)
+    assert most["mib"] < 8 * SMALL.memory_mib
     assert sorted(os.listdir("/usr/bin")) == usr
     deadline = time.monotonic() + 10
     while (left := sandbox_processes(small_provider)) != SPARE and time.monotonic() < deadline:

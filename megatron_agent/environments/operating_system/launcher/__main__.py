@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from . import DESCRIPTORS
 from .enter import enter
+from .mounts import leave_mounts
 from .users import Users, make_users
 from .watch import broken_limit, end_namespace
 
@@ -32,6 +33,8 @@ def main() -> None:
     os.chdir("/")
     with contextlib.suppress(OSError):  # not an ordinary user's to choose; theirs are held by RLIMIT_NPROC
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    with contextlib.suppress(OSError):  # nor is a mount namespace, before it has a user namespace
+        leave_mounts()
     gc.freeze()  # a child's copy of a page costs more than the garbage on it
     free: list[Users] = []
     sandboxes: dict[int, Running] = {}  # by bubblewrap's process

@@ -7,6 +7,8 @@ from typing import Any
 from .kernel import (
     AT_EMPTY_PATH,
     AT_FDCWD,
+    CLONE_NEWNS,
+    MNT_DETACH,
     MOUNT_ATTR_IDMAP,
     MOUNT_SETATTR,
     MOVE_MOUNT,
@@ -15,7 +17,9 @@ from .kernel import (
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
+    MS_PRIVATE,
     MS_RDONLY,
+    MS_REC,
     MS_REMOUNT,
     OPEN_TREE,
     OPEN_TREE_CLONE,
@@ -34,6 +38,26 @@ DEVICE_LINKS = {
     "core": "/proc/kcore",
     "ptmx": "pts/ptmx",
 }
+
+
+KERNEL_FILE_SYSTEMS = (
+    *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "efivarfs", "fusectl"),
+    *("hugetlbfs", "mqueue", "nsfs", "pstore", "rpc_pipefs", "securityfs", "sysfs", "tracefs"),
+)
+
+
+def leave_mounts() -> None:
+    """Take a mount namespace of its own, without those file systems of the kernel that no sandbox needs.
+
+    Every sandbox begins as a copy of it, and bubblewrap reads its table several times.
+    """
+    check(libc.unshare(CLONE_NEWNS), "unshare")
+    mount("none", "/", "none", MS_REC | MS_PRIVATE)
+    with open("/proc/self/mountinfo") as file:
+        lines = [line.split(" - ") for line in file]
+    for mounted, source in lines:
+        if source.split()[0] in KERNEL_FILE_SYSTEMS:
+            libc.umount2(mounted.split()[4].encode(), MNT_DETACH)
 
 
 def mount_root(request: dict[str, Any], users: Users | None) -> None:
