@@ -6,6 +6,8 @@ Each world is opened with its defaults. Its expert plays every shipped task once
 replies are played again and again: one episode at a time on one core, and 32 at once on all cores. `loop` counts what
 the harness does at a step as well (history, records); `environment` is reset, step and close alone. `loop/CPU s` is the
 same steps by the processor time of this process and all below it: what a core of its own gives on a busy machine.
+The kernel forgets the time of a process that is killed unwaited for: so for the Operating System, whose sandboxes end
+in that way, `loop/CPU s` leaves out what the sandbox's own programs took, and only `loop` on an idle machine counts.
 """
 
 import argparse

@@ -108,7 +108,7 @@ def open_bubblewrap(rootfs: Path | None, limits: Limits) -> Iterator[BubblewrapP
         layers = _rootfs_layers(rootfs) if rootfs is not None else make_host_view(folder / "root")
         request = make_request(program, folder, layers, own_user, limits)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-S", "-E", "-m", LAUNCHER.name]
+        command = [sys.executable, "-S", "-E", "-m", LAUNCHER.name, str(folder)]
         with (
             ours,
             subprocess.Popen(command, stdin=theirs.fileno(), cwd=LAUNCHER.parent, start_new_session=True) as process,

@@ -37,7 +37,7 @@ def has_unused_ids() -> bool:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Give a folder that is locked while it is used; remove those of processes that were killed.
+    """Give a folder that is locked while it is used; remove those whose harness and launcher were killed.
 
     The sandbox's users must be able to pass through it: so it is not below the superuser's own folders.
     """

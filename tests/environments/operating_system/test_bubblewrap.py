@@ -304,10 +304,18 @@ def test_folders_of_the_killed_are_removed(provider: BubblewrapProvider, monkeyp
         code = (
             f"import os, signal, tempfile; tempfile.tempdir = {name!r}\n"
             "from megatron_agent.environments.operating_system.bubblewrap import *\n"
-            "with open_bubblewrap(None, Limits()): os.kill(os.getpid(), signal.SIGKILL)\n"
+            "with open_bubblewrap(None, Limits()) as provider:\n"
+            "    for process in PROCESSES: os.kill(process, signal.SIGKILL)\n"
         )
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-        subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+        killed = [sys.executable, "-c", code.replace("PROCESSES", "[os.getpid()]")]
+        subprocess.run(killed, env=environment, check=False)
+        deadline = time.monotonic() + 20
+        while list(Path(name).iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not list(Path(name).iterdir())  # the launcher removes it
+        killed = [sys.executable, "-c", code.replace("PROCESSES", "[provider.process, os.getpid()]")]
+        subprocess.run(killed, env=environment, check=False)
         (left,) = Path(name).iterdir()
         with open_bubblewrap(None, Limits()):
             (own,) = set(Path(name).iterdir()) - {left}  # `left` may be one that is being made

@@ -3,8 +3,8 @@
 It runs as a program of its own (standard library only) beside the harness, for three reasons: a sandbox is made by
 fork, which a process with threads must not do; every sandbox dies with its parent, which must therefore be one
 thread; and limits must hold while the harness is busy. It ends when its socket does, that is with the harness.
-`python -S -E -m launcher` in the folder above starts it within 50 ms: so it imports nothing of this project, and its
-modules one another by relative names.
+`python -S -E -m launcher FOLDER` in the folder above starts it within 50 ms: so it imports nothing of this project, and
+its modules one another by relative names. FOLDER, which holds what sandboxes are mounted over, is removed at the end.
 
 A request on the socket is one JSON object with file descriptors beside it; there is no answer: bubblewrap writes the
 sandbox's process id to the last of them itself, and the reason is written there when a limit ends the sandbox.

@@ -5,15 +5,18 @@ import gc
 import json
 import os
 import select
+import signal
 import socket
+import sys
 import time
 from typing import Any, NamedTuple
 
 from . import DESCRIPTORS
 from .enter import enter
-from .mounts import leave_mounts
+from .kernel import PR_SET_CHILD_SUBREAPER, check, libc
+from .mounts import leave_mounts, run
 from .users import Users, make_users
-from .watch import broken_limit, end_namespace
+from .watch import broken_limit, children, end_namespace
 
 WATCH_SECONDS = 0.05
 
@@ -31,6 +34,8 @@ def main() -> None:
     requests = socket.socket(fileno=0)
     os.set_inheritable(0, False)
     os.chdir("/")
+    # a first process whose bubblewrap is killed before it asked to die with it waits for ever: it becomes ours
+    check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "becoming the parent of orphans")
     with contextlib.suppress(OSError):  # not an ordinary user's to choose; theirs are held by RLIMIT_NPROC
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     with contextlib.suppress(OSError):  # nor is a mount namespace, before it has a user namespace
@@ -41,22 +46,27 @@ def main() -> None:
     ended: set[int] = set()  # killed, not yet reaped
     watched = time.monotonic()
     while True:
-        readable, _, _ = select.select([requests], [], [], WATCH_SECONDS if sandboxes else None)
+        busy = sandboxes or children(os.getpid())
+        readable, _, _ = select.select([requests], [], [], WATCH_SECONDS if busy else None)
         if readable:
             message, descriptors, _, _ = socket.recv_fds(requests, 65536, len(DESCRIPTORS), socket.MSG_CMSG_CLOEXEC)
             if not message:  # the harness closed its end, or died: so do all sandboxes
-                end_all(sandboxes)
+                end_all()
+                run("rm", "-rf", sys.argv[1])
                 return
             start(json.loads(message), descriptors, free, sandboxes)
         if time.monotonic() - watched > WATCH_SECONDS:
             ended |= {process for process in sandboxes.keys() - ended if end_if_over(process, sandboxes[process])}
+            for orphan in set(children(os.getpid())) - sandboxes.keys():
+                os.kill(orphan, signal.SIGKILL)
             watched = time.monotonic()
-        while sandboxes and (reaped := os.waitpid(-1, os.WNOHANG)[0]):
-            sandbox = sandboxes.pop(reaped)
-            os.close(sandbox.told)
+        while reaped := reap():
+            sandbox = sandboxes.pop(reaped, None)  # none of an orphan
             ended.discard(reaped)
-            if sandbox.users:
-                free.append(sandbox.users)
+            if sandbox:
+                os.close(sandbox.told)
+                if sandbox.users:
+                    free.append(sandbox.users)
 
 
 def start(request: dict[str, Any], descriptors: list[int], free: list[Users], sandboxes: dict[int, Running]) -> None:
@@ -88,11 +98,21 @@ def end_if_over(process: int, sandbox: Running) -> bool:
     return bool(reason)
 
 
-def end_all(sandboxes: dict[int, Running]) -> None:
-    for process in sandboxes:
-        end_namespace(process)
-    for process in sandboxes:
-        os.waitpid(process, 0)
+def reap() -> int:
+    """Return the id of a child that ended; 0 when none has."""
+    try:
+        return os.waitpid(-1, os.WNOHANG)[0]
+    except ChildProcessError:
+        return 0
+
+
+def end_all() -> None:
+    """Kill the sandboxes, and what their end makes this process's own, until nothing is left."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            for process in children(os.getpid()):
+                os.kill(process, signal.SIGKILL)
+            os.waitpid(-1, 0)
 
 
 main()
