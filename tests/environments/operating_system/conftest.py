@@ -1,6 +1,7 @@
 """Sandboxes for the tests; without bubblewrap, or the right to use it, they are skipped with the reason."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -32,6 +33,12 @@ def provider() -> Iterator[BubblewrapProvider]:
 def small_provider() -> Iterator[BubblewrapProvider]:
     """Sandboxes with limits that hostile commands reach soon."""
     yield from opened(SMALL)
+
+
+@pytest.fixture(scope="package")
+def hasty_provider() -> Iterator[BubblewrapProvider]:
+    """The same for commands that never end."""
+    yield from opened(replace(SMALL, command_seconds=0.3))
 
 
 @pytest.fixture

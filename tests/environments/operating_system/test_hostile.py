@@ -101,6 +101,12 @@ def sandbox_processes(provider: BubblewrapProvider) -> list[str]:
     return sorted(names)
 
 
+NEVER_END = (
+    *("stop the shell", "replace the shell", "close the output", "never ends", "ignores signals"),
+    *("shell made useless", "disk fill by many files"),
+)
+
+
 @contextlib.contextmanager
 def most_held(provider: BubblewrapProvider) -> Iterator[dict[str, int]]:
     """Look often how many processes and how much memory all sandboxes hold, and give the most that was seen."""
@@ -135,14 +141,15 @@ def canary(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_command(name: str, small_provider: BubblewrapProvider, canary: Path) -> None:
+def test_hostile_command(name: str, request: pytest.FixtureRequest, canary: Path) -> None:
+    provider = request.getfixturevalue("hasty_provider" if name in NEVER_END else "small_provider")
     command, demand = HOSTILE[name]
     command = command.replace("{canary}", str(canary)).replace("{harness}", str(os.getpid()))
     usr = sorted(os.listdir("/usr/bin"))
-    environment = OperatingSystemEnvironment(small_provider, "paper", [], command_seconds=SMALL.command_seconds)
+    environment = OperatingSystemEnvironment(provider, "paper", [], command_seconds=SMALL.command_seconds)
     environment.reset(TASK)
     started = time.monotonic()
-    with most_held(small_provider) as most:
+    with most_held(provider) as most:
         told = environment.step(f"Think: harm.\n\nAct: bash\n\n```bash\n{command}\n```")
         assert len(told.text) < 900
         told.text.encode()  # Unicode all of it
@@ -164,7 +171,7 @@ def test_hostile_command(name: str, small_provider: BubblewrapProvider, canary: 
     assert most["mib"] < 8 * SMALL.memory_mib
     assert sorted(os.listdir("/usr/bin")) == usr
     deadline = time.monotonic() + 10
-    while (left := sandbox_processes(small_provider)) != SPARE and time.monotonic() < deadline:
+    while (left := sandbox_processes(provider)) != SPARE and time.monotonic() < deadline:
         time.sleep(0.02)
     assert left == SPARE
 
