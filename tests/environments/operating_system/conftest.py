@@ -10,7 +10,7 @@ from megatron_agent.environments.operating_system.bubblewrap_sandbox import Bubb
 from megatron_agent.environments.operating_system.sandbox import Limits
 from megatron_agent.errors import UserError
 
-SMALL = Limits(command_seconds=1.0, script_seconds=20.0, memory_mib=128, disk_mib=48, processes=48)
+SMALL = Limits(command_seconds=5.0, script_seconds=20.0, memory_mib=128, disk_mib=48, processes=48)
 
 
 def opened(limits: Limits) -> Iterator[BubblewrapProvider]:
