@@ -8,7 +8,7 @@ from pathlib import Path
 
 from megatron_agent.environments.base import Message, Observation, Status
 from megatron_agent.environments.prompts import read_prompt
-from megatron_agent.environments.task_files import find_tasks
+from megatron_agent.environments.task_files import TaskSet
 from megatron_agent.environments.task_kind import EpisodeScore, Expert, TaskKind, World, WorldOptions
 from megatron_agent.errors import UserError
 
@@ -67,7 +67,7 @@ def open_guess(options: GuessOptions) -> Iterator[World]:
         raise UserError(f"--guess-highest: expected at least 4, got {options.guess_highest}")
     numbers = list(range(1, options.guess_highest + 1, options.guess_highest // 4))
     if options.tasks or options.split:
-        words = find_tasks(options, shipped=Path(), splits={}).read_text(encoding="utf-8").split()
+        words = TaskSet(shipped=Path()).find(options).read_text(encoding="utf-8").split()
         if wrong := [word for word in words if not word.isdecimal()]:
             raise UserError(f"--tasks {options.tasks}: expected whole numbers, got {wrong[0]!r}")
         numbers = [int(word) for word in words]

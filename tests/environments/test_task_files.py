@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from megatron_agent.environments.prompts import read_prompt
-from megatron_agent.environments.task_files import find_tasks
+from megatron_agent.environments.task_files import TaskSet
 from megatron_agent.environments.task_kind import WorldOptions
 from megatron_agent.errors import UserError
 
-SPLITS = {"dev": ("dbbench/dev.jsonl",), "std": ("dbbench/standard.jsonl", "dbbench/standard.json")}
+TASK_SET = TaskSet(
+    Path("shipped.jsonl"), {"dev": ("dbbench/dev.jsonl",), "std": ("dbbench/standard.jsonl", "dbbench/standard.json")}
+)
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def find(tasks: Path | None, split: str | None = None) -> Path:
-    return find_tasks(WorldOptions(tasks=tasks, split=split), Path("shipped.jsonl"), SPLITS)
+    return TASK_SET.find(WorldOptions(tasks=tasks, split=split))
 
 
 def test_shipped_files_and_folders(checkout: Path) -> None:

@@ -14,17 +14,19 @@ from megatron_agent.environments.alfworld.wheel import alfworld_folder, engine_v
 from megatron_agent.environments.base import Message
 from megatron_agent.environments.choices import check_choice
 from megatron_agent.environments.scores import mean, reward_by_category
-from megatron_agent.environments.task_files import find_tasks
+from megatron_agent.environments.task_files import TaskSet
 from megatron_agent.environments.task_kind import EpisodeScore, TaskKind, World, WorldOptions
 from megatron_agent.errors import UserError
 from megatron_agent.processes import available_cores
 
-SHIPPED = Path(__file__).with_name("shipped.jsonl")
-SPLITS = {
-    "dev": ("alfworld/dev.json",),
-    "std": ("alfworld/std.json", "alfworld/standard.json"),
-    "train": ("alfworld/train_valid.json",),
-}
+TASK_SET = TaskSet(
+    shipped=Path(__file__).with_name("shipped.jsonl"),
+    splits={
+        "dev": ("alfworld/dev.json",),
+        "std": ("alfworld/std.json", "alfworld/standard.json"),
+        "train": ("alfworld/train_valid.json",),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ def read_tasks(options: AlfworldOptions) -> list[AlfworldTask]:
     """Return the games that the options name."""
     if options.tasks is None and options.split is None and options.alfworld_games is not None:
         return read_game_folder(options.alfworld_games, options.alfworld_grammar)
-    path = find_tasks(options, SHIPPED, SPLITS)
-    if path == SHIPPED:
+    path = TASK_SET.find(options)
+    if path == TASK_SET.shipped:
         return read_shipped(path, options.alfworld_grammar)
     return read_game_list(path, options.alfworld_games, options.alfworld_grammar)
 

@@ -12,16 +12,18 @@ from megatron_agent.environments.database.instructions import INSTRUCTIONS
 from megatron_agent.environments.database.scoring import category_scores
 from megatron_agent.environments.database.task import read_database_tasks
 from megatron_agent.environments.prompts import read_prompt
-from megatron_agent.environments.task_files import find_tasks
+from megatron_agent.environments.task_files import TaskSet
 from megatron_agent.environments.task_kind import TaskKind, World, WorldOptions
 from megatron_agent.errors import UserError
 
-SHIPPED = Path(__file__).with_name("shipped.jsonl")
-SPLITS = {
-    "dev": ("dbbench/dev.jsonl",),
-    "std": ("dbbench/standard.jsonl",),
-    "train": ("dbbench/db_out_new.jsonl",),
-}
+TASK_SET = TaskSet(
+    shipped=Path(__file__).with_name("shipped.jsonl"),
+    splits={
+        "dev": ("dbbench/dev.jsonl",),
+        "std": ("dbbench/standard.jsonl",),
+        "train": ("dbbench/db_out_new.jsonl",),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def open_database(options: DatabaseOptions) -> Iterator[World]:
     """Read the tasks and connect to the server, if one is named; every environment has a database of its own."""
     if options.database_connections < 1:
         raise UserError(f"--database-connections: expected at least 1, got {options.database_connections}")
-    tasks = read_database_tasks(find_tasks(options, SHIPPED, SPLITS))
+    tasks = read_database_tasks(TASK_SET.find(options))
     prompt = read_prompt(options.prompt_file) if options.prompt_file else None
     style = options.prompt_style
     if options.database_url == "sqlite":

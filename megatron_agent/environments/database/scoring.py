@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 from megatron_agent.environments.literals import literal_eval
+from megatron_agent.environments.scores import mean
 from megatron_agent.environments.task_kind import EpisodeScore
 
 QUERY_CATEGORIES = (
@@ -81,11 +82,11 @@ def category_scores(episodes: Iterable[EpisodeScore]) -> dict[str, float]:
         rewards.setdefault(episode.category, []).append(episode.reward)
     select = [value for name, values in rewards.items() if name not in ("INSERT", "UPDATE") for value in values]
     groups: Mapping[str, list[float]] = {**rewards, "SELECT": select}
-    scores = {f"{name}_accuracy": sum(values) / len(values) for name, values in groups.items() if values}
+    scores = {f"{name}_accuracy": mean(values) for name, values in groups.items() if values}
     overall = sum(scores.get(f"{name}_accuracy", 0.0) for name in ("SELECT", "INSERT", "UPDATE")) / 3
     everything = [reward for values in rewards.values() for reward in values]
     return {
         **dict(sorted(scores.items())),
         "overall_cat_accuracy": overall,
-        "overall_accuracy": sum(everything) / len(everything) if everything else 0.0,
+        "overall_accuracy": mean(everything),
     }

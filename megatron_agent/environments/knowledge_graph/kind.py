@@ -17,16 +17,19 @@ from megatron_agent.environments.knowledge_graph.scoring import knowledge_graph_
 from megatron_agent.environments.knowledge_graph.store import CachedStore, Store, read_graph
 from megatron_agent.environments.knowledge_graph.task import read_knowledge_graph_tasks
 from megatron_agent.environments.prompts import read_prompt
-from megatron_agent.environments.task_files import find_tasks
+from megatron_agent.environments.task_files import TaskSet
 from megatron_agent.environments.task_kind import Fact, TaskKind, World, WorldOptions
 from megatron_agent.errors import UserError
 
 SHIPPED = Path(__file__).with_name("shipped")
-SPLITS = {
-    "dev": ("knowledgegraph/dev.json",),
-    "std": ("knowledgegraph/std.json",),
-    "train": ("knowledgegraph/kg_rl_all.json",),
-}
+TASK_SET = TaskSet(
+    shipped=SHIPPED / "tasks.json",
+    splits={
+        "dev": ("knowledgegraph/dev.json",),
+        "std": ("knowledgegraph/std.json",),
+        "train": ("knowledgegraph/kg_rl_all.json",),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class KnowledgeGraphOptions(WorldOptions):
 @contextmanager
 def open_knowledge_graph(options: KnowledgeGraphOptions) -> Iterator[World]:
     """Read questions and ontology, load or reach the graph; all environments share it and its cache of answers."""
-    tasks = read_knowledge_graph_tasks(find_tasks(options, SHIPPED / "tasks.json", SPLITS))
+    tasks = read_knowledge_graph_tasks(TASK_SET.find(options))
     prompt = read_prompt(options.prompt_file) if options.prompt_file is not None else load_prompt()
     own = options.tasks is None and options.knowledge_graph_endpoint is None and options.knowledge_graph_file is None
     if options.knowledge_graph_ontology is None and options.tasks is not None:

@@ -13,16 +13,18 @@ from megatron_agent.environments.mind2web.expert import gold_replay
 from megatron_agent.environments.mind2web.scoring import mind2web_metrics
 from megatron_agent.environments.mind2web.task import read_mind2web_tasks
 from megatron_agent.environments.prompts import read_prompt
-from megatron_agent.environments.task_files import find_tasks
+from megatron_agent.environments.task_files import TaskSet
 from megatron_agent.environments.task_kind import TaskKind, World, WorldOptions
 from megatron_agent.errors import UserError
 
-SHIPPED = Path(__file__).with_name("shipped") / "tasks.json"
-SPLITS = {
-    "dev": ("data_dev", "mind2web/data_dev"),
-    "std": ("data_std", "mind2web/data_std"),
-    "train": ("train", "mind2web/train"),
-}
+TASK_SET = TaskSet(
+    shipped=Path(__file__).with_name("shipped") / "tasks.json",
+    splits={
+        "dev": ("data_dev", "mind2web/data_dev"),
+        "std": ("data_std", "mind2web/data_std"),
+        "train": ("train", "mind2web/train"),
+    },
+)
 """Folders of AgentBench's docker image (`/root/work/data`), and Mind2Web's own for training."""
 
 CANDIDATES = ("ranked", "document")
@@ -82,7 +84,7 @@ def _tasks_path(options: WorldOptions) -> Path:
     """Return the file or folder of tasks; a folder that holds Mind2Web's files itself (`test_task`) has no splits."""
     if options.tasks is not None and options.split is None and any(options.tasks.glob("*.json")):
         return options.tasks
-    return find_tasks(options, SHIPPED, SPLITS)
+    return TASK_SET.find(options)
 
 
 TASK_KIND = TaskKind(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_agent.environments.base import Message, Observation, Status
+from megatron_agent.environments.choices import check_choice
 from megatron_agent.environments.operating_system.grammar import Action, clean_output, feedback, find_action
 from megatron_agent.environments.operating_system.sandbox import Sandbox, SandboxLost, SandboxProvider
 from megatron_agent.environments.operating_system.task import Match, OperatingSystemTask
@@ -38,8 +39,7 @@ class OperatingSystemEnvironment:
         max_rounds: int = MAX_ROUNDS,
         command_seconds: float = 5.0,
     ) -> None:
-        if prompt_style not in PROMPT_STYLES:
-            raise UserError(f"--prompt-style: expected one of {', '.join(PROMPT_STYLES)}, got {prompt_style!r}")
+        check_choice("--prompt-style", prompt_style, PROMPT_STYLES)
         self.provider = provider
         self.prompt_style = prompt_style
         self.prompt = list(prompt if prompt is not None else read_prompt(SHIPPED_PROMPT))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_agent.environments.base import Message
+from megatron_agent.environments.choices import check_choice
 from megatron_agent.environments.operating_system.bubblewrap import open_bubblewrap
 from megatron_agent.environments.operating_system.docker_backend import open_docker
 from megatron_agent.environments.operating_system.environment import (
@@ -17,16 +18,19 @@ from megatron_agent.environments.operating_system.grammar import EMPTY_OUTPUT
 from megatron_agent.environments.operating_system.sandbox import Limits, OpenProvider
 from megatron_agent.environments.operating_system.task import OperatingSystemTask, read_tasks
 from megatron_agent.environments.prompts import read_prompt
-from megatron_agent.environments.task_files import find_tasks
+from megatron_agent.environments.scores import mean, reward_by_category
+from megatron_agent.environments.task_files import TaskSet
 from megatron_agent.environments.task_kind import EpisodeScore, Expert, Fact, TaskKind, World, WorldOptions
 from megatron_agent.errors import UserError
 
-SHIPPED = Path(__file__).with_name("shipped.json")
-SPLITS = {
-    "dev": ("os_interaction/data/dev.json",),
-    "std": ("os_interaction/data",),
-    "train": ("os_interaction/data/train_0317/training.json", "os_interaction/train_0317/training.json"),
-}
+TASK_SET = TaskSet(
+    shipped=Path(__file__).with_name("shipped.json"),
+    splits={
+        "dev": ("os_interaction/data/dev.json",),
+        "std": ("os_interaction/data",),
+        "train": ("os_interaction/data/train_0317/training.json", "os_interaction/train_0317/training.json"),
+    },
+)
 SANDBOXES = ("bubblewrap", "docker")
 
 
@@ -60,7 +64,7 @@ def open_operating_system(options: OperatingSystemOptions) -> Iterator[World]:
             raise UserError(f"--operating-system-{name}: expected a number above 0")
     if options.operating_system_scripts is not None and not options.operating_system_scripts.is_dir():
         raise UserError(f"--operating-system-scripts {options.operating_system_scripts}: no such folder")
-    tasks = read_tasks(find_tasks(options, SHIPPED, SPLITS), options.operating_system_scripts)
+    tasks = read_tasks(TASK_SET.find(options), options.operating_system_scripts)
     prompt = read_prompt(options.prompt_file) if options.prompt_file is not None else None
     limits = Limits(
         command_seconds=options.operating_system_seconds,
@@ -68,18 +72,14 @@ def open_operating_system(options: OperatingSystemOptions) -> Iterator[World]:
         disk_mib=options.operating_system_disk,
         processes=options.operating_system_processes,
     )
+    check_choice("--operating-system-sandbox", options.operating_system_sandbox, SANDBOXES)
     provider_context: OpenProvider
     if options.operating_system_sandbox == "bubblewrap":
         provider_context = open_bubblewrap(options.operating_system_rootfs, limits)
-    elif options.operating_system_sandbox == "docker":
+    else:
         if options.operating_system_rootfs is not None:
             raise UserError("--operating-system-rootfs: only bubblewrap takes one; docker has images")
         provider_context = open_docker(limits)
-    else:
-        raise UserError(
-            f"--operating-system-sandbox: expected one of {', '.join(SANDBOXES)}, "
-            f"got {options.operating_system_sandbox!r}"
-        )
     with provider_context as provider:
 
         def make_environment() -> OperatingSystemEnvironment:
@@ -105,13 +105,10 @@ def _facts(options: OperatingSystemOptions) -> dict[str, Fact]:
 
 def success_rates(episodes: Sequence[EpisodeScore]) -> dict[str, float]:
     """Return the success rate over all episodes (the paper's number), and by category where there are several."""
-    if not episodes:
-        return {"success_rate": 0.0}
-    rates = {"success_rate": sum(episode.reward for episode in episodes) / len(episodes)}
-    categories = sorted({episode.category for episode in episodes})
-    for category in categories if len(categories) > 1 else ():
-        rewards = [episode.reward for episode in episodes if episode.category == category]
-        rates[f"success_rate/{category}"] = sum(rewards) / len(rewards)
+    by_category = reward_by_category(episodes)
+    rates = {"success_rate": mean(episode.reward for episode in episodes)}
+    if len(by_category) > 1:
+        rates.update({f"success_rate/{name}": rate for name, rate in by_category.items()})
     return rates
 
 

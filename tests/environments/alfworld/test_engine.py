@@ -21,7 +21,7 @@ from megatron_agent.agents.episode import play
 from megatron_agent.environments.alfworld import TASK_KIND, AlfworldEnvironment, AlfworldOptions
 from megatron_agent.environments.alfworld.engine import EnginePool, Game
 from megatron_agent.environments.alfworld.game import game_of_room
-from megatron_agent.environments.alfworld.kind import SHIPPED, read_tasks
+from megatron_agent.environments.alfworld.kind import TASK_SET, read_tasks
 from megatron_agent.environments.alfworld.prompts import load_prompts
 from megatron_agent.environments.alfworld.room import Room
 from megatron_agent.environments.alfworld.task import AlfworldTask, read_shipped
@@ -70,7 +70,7 @@ def run_python(code: str, tmp_path: Path, *arguments: str, given: str = "") -> o
 
 def shipped_by_type(grammar: str) -> list[AlfworldTask]:
     """The first game of each of the six types."""
-    tasks = {task.category: task for task in reversed(read_shipped(SHIPPED, grammar))}
+    tasks = {task.category: task for task in reversed(read_shipped(TASK_SET.shipped, grammar))}
     assert len(tasks) == 6
     return list(tasks.values())
 
@@ -114,7 +114,7 @@ def test_expert_wins_in_the_new_grammar_and_sees_actions(engines: EnginePool) ->
 @pytest.mark.parametrize("category", ["puttwo", "cool"])
 def test_the_pool_answers_as_the_plain_engine(engines: EnginePool, tmp_path: Path, category: str) -> None:
     """The work that the worker spares changes no observation and no command, on a walk that wins half-way."""
-    task = next(task for task in read_shipped(SHIPPED, "put") if task.category == category)
+    task = next(task for task in read_shipped(TASK_SET.shipped, "put") if task.category == category)
     session = engines.open(task.game())
     states, commands, generator = [session.state], [], random.Random(5)
     for command in task.walkthrough() * 2:

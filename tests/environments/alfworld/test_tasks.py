@@ -10,7 +10,7 @@ import pytest
 from megatron_agent.environments.alfworld import TASK_KIND, AlfworldOptions
 from megatron_agent.environments.alfworld.engine import Game
 from megatron_agent.environments.alfworld.game import commands_in_grammar, game_of_room, in_grammar
-from megatron_agent.environments.alfworld.kind import SHIPPED, read_tasks
+from megatron_agent.environments.alfworld.kind import TASK_SET, read_tasks
 from megatron_agent.environments.alfworld.prompts import load_prompts
 from megatron_agent.environments.alfworld.room import Room, room_from_record, room_to_record, write_problem
 from megatron_agent.environments.alfworld.task import category_of, read_shipped
@@ -153,12 +153,12 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_shipped_set() -> None:
-    tasks = read_shipped(SHIPPED, "put")
+    tasks = read_shipped(TASK_SET.shipped, "put")
     assert Counter(task.category for task in tasks) == dict.fromkeys(
         ("put", "clean", "heat", "cool", "examine", "puttwo"), 3
     )
     assert len({task.id for task in tasks}) == len(set(tasks)) == 18
-    assert [repr(task) for task in tasks] == [repr(task) for task in read_shipped(SHIPPED, "put")]
+    assert [repr(task) for task in tasks] == [repr(task) for task in read_shipped(TASK_SET.shipped, "put")]
     assert "Apple|" not in repr(tasks)
     for task in tasks:
         assert task.room is not None
@@ -269,7 +269,7 @@ def test_prompt_file_with_demonstrations(tmp_path: Path) -> None:
         "ACTION: look\n",
     ]
     path.write_text(json.dumps({game: ["a", "b"] for game in games[1:]}), encoding="utf-8")
-    with pytest.raises(UserError, match="put: expected a list of texts"):
+    with pytest.raises(UserError, match="with keys put, clean"):
         load_prompts("paper", "put", path)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="not valid JSON"):

@@ -12,7 +12,7 @@ from megatron_agent.agents.client import ScriptedClient
 from megatron_agent.agents.episode import play_many
 from megatron_agent.agents.trajectory import Trajectory
 from megatron_agent.environments.demonstrations import load_demonstrations
-from megatron_agent.environments.mind2web.kind import SHIPPED, TASK_KIND
+from megatron_agent.environments.mind2web.kind import TASK_KIND, TASK_SET
 from megatron_agent.environments.mind2web.scoring import mind2web_metrics, token_f1
 from megatron_agent.environments.mind2web.task import Mind2WebTask
 from megatron_agent.environments.registry import get_task_kind
@@ -71,14 +71,16 @@ def test_the_shipped_set() -> None:
     assert len({task.website for task in tasks}) == 6
     assert {task.operation for task in tasks} == {"CLICK", "SELECT", "TYPE"}
     assert all(len(task.candidates) == 10 for task in tasks)
-    assert sum(file.stat().st_size for file in SHIPPED.parent.iterdir()) < 500_000
+    assert sum(file.stat().st_size for file in TASK_SET.shipped.parent.iterdir()) < 500_000
 
 
 def test_the_shipped_files_are_what_is_made(tmp_path: Path) -> None:
     write_pages(tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in SHIPPED.parent.iterdir())
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(
+        file.name for file in TASK_SET.shipped.parent.iterdir()
+    )
     for file in tmp_path.iterdir():
-        assert file.read_bytes() == (SHIPPED.parent / file.name).read_bytes()
+        assert file.read_bytes() == (TASK_SET.shipped.parent / file.name).read_bytes()
 
 
 def test_document_order_is_a_choice(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from megatron_agent.agents.client import ScriptedClient
 from megatron_agent.agents.episode import play_many
 from megatron_agent.environments.operating_system.bubblewrap import BubblewrapProvider
 from megatron_agent.environments.operating_system.environment import OperatingSystemEnvironment
-from megatron_agent.environments.operating_system.kind import SHIPPED, expert
+from megatron_agent.environments.operating_system.kind import TASK_SET, expert
 from megatron_agent.environments.operating_system.sandbox import Limits
 from megatron_agent.environments.operating_system.task import OperatingSystemTask, read_tasks
 from tests.environments.operating_system.conftest import opened
@@ -58,7 +58,7 @@ def test_agentbench_problems(name: str, every: int, shared_data: Path, patient_p
 
 
 def test_shipped_problems(provider: BubblewrapProvider) -> None:
-    tasks = read_tasks(SHIPPED)
+    tasks = read_tasks(TASK_SET.shipped)
     assert len(tasks) >= 20
     assert {task.category for task in tasks} >= {"log", "environment", "file", "command", "permission", "user"}
     right = play_many(
@@ -75,4 +75,4 @@ def test_shipped_problems_are_not_agentbenchs(shared_data: Path) -> None:
     for name in ("dev", "train_sample"):
         records = json.loads((shared_data / "agentbench" / "os" / f"{name}.json").read_text(encoding="utf-8"))
         theirs |= {record["description"] for record in records}
-    assert theirs.isdisjoint(task.description for task in read_tasks(SHIPPED))
+    assert theirs.isdisjoint(task.description for task in read_tasks(TASK_SET.shipped))
