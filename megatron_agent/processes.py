@@ -31,10 +31,10 @@ def check_workers(workers: int) -> None:
         raise UserError(f"--workers {workers}: expected at least 1")
 
 
-def die_with_parent() -> None:
+def die_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
     """Ask Linux to end this (child) process when its parent ends, killed or not: no orphan keeps the processors."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, by)
 
 
 def map_in_order(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from megatron_agent.errors import UserError
@@ -36,9 +38,9 @@ def serve(model: Path, dtype: str, log: Path, start_seconds: float = 180.0) -> I
     command += ["--cb-block-size", "16", "--cb-num-blocks", "384", "--cb-max-batch-tokens", "256"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     with open(log, "w", encoding="utf-8") as output:
-        server = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment, preexec_fn=die_with_parent
-        )
+        # at SIGTERM the server would first finish replies that nobody waits for any more
+        die = partial(die_with_parent, signal.SIGKILL)
+        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, preexec_fn=die)
     try:
         _wait_until_up(server, port, log, start_seconds)
         yield f"http://127.0.0.1:{port}/v1"
