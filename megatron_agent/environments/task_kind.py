@@ -33,7 +33,8 @@ class WorldOptions:
         metadata={"help": "paper: as the released evaluator; fixed: its traps mended (docs/environments.md)"},
     )
     prompt_file: Path | None = field(
-        default=None, metadata={"help": "JSON file with the messages before the task, such as AgentBench's own"}
+        default=None,
+        metadata={"help": "the messages before the task: AgentBench's JSON file, or AgentInstruct's split (.jsonl)"},
     )
 
 
