@@ -87,6 +87,7 @@ setup(
         "rich",
         "safetensors",
         "sentencepiece",
+        "sqlglot>=30,<31",  # the Database task: MySQL for SQLite; extends classes that other releases lay out otherwise
         "tensorboard",
         "tokenizers",
         "torch>=2.6",

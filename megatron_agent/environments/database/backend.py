@@ -12,7 +12,7 @@ from megatron_agent.environments.database.dialect.functions import ADDED, MAX_VA
 from megatron_agent.environments.database.dialect.kinds import Kind, shown
 from megatron_agent.environments.database.dialect.messages import mysql_message, syntax_error
 from megatron_agent.environments.database.dialect.show import answer
-from megatron_agent.environments.database.dialect.translation import Translation, mysql_to_sqlite
+from megatron_agent.environments.database.dialect.translation import mysql_to_sqlite
 from megatron_agent.environments.database.task import Table
 from megatron_agent.errors import UserError
 
@@ -116,7 +116,7 @@ class SqliteBackend:
         if isinstance(result, list):
             return clip_feedback(str(result))
         if near := _NEAR.fullmatch(result):
-            return clip_feedback(syntax_error(sql, self._place_of(near["token"] or near["other"], statement)))
+            return clip_feedback(syntax_error(sql, self._place_of(near["token"] or near["other"], sql)))
         return clip_feedback(mysql_message(result, sql, self._table.name))
 
     def table_hash(self, table: Table) -> str:
@@ -190,14 +190,14 @@ class SqliteBackend:
             return [tuple(map(shown, row, kinds)) for row in rows]
         return rows
 
-    def _place_of(self, token: str | None, statement: Translation) -> int:
-        """Return where in the model's statement SQLite stopped reading: the first such token that it stops at."""
-        places = [pair[0] for pair in statement.origins if token and statement.sql.startswith(token, pair[0])]
+    def _place_of(self, token: str | None, sql: str) -> int:
+        """Return where SQLite stops reading the model's statement: the first such token that it stops at."""
+        places = [found.start() for found in re.finditer(re.escape(token or " "), sql)] if token else []
         for place in places[:_MOST_TRIES]:
-            stopped = self._run("EXPLAIN " + statement.sql[: place + len(token or "")])
-            if isinstance(stopped, str) and token and f'"{token}"' in stopped:
-                return statement.origin(place)
-        return statement.origin(places[0] if places else 0)
+            stopped = self._run("EXPLAIN " + sql[: place + len(token or "")])
+            if isinstance(stopped, str) and f'"{token}"' in stopped:
+                return place
+        return places[0] if places else 0
 
 
 def _create_table(connection: sqlite3.Connection, table: Table) -> None:

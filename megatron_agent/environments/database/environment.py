@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from megatron_agent.environments.base import EnvironmentFault, Message, Observation, Status
 from megatron_agent.environments.choices import check_choice
 from megatron_agent.environments.database.backend import SqliteBackend, TableBackend
-from megatron_agent.environments.database.dialect.tokens import split_statements
+from megatron_agent.environments.database.dialect.parsing import split_statements
 from megatron_agent.environments.database.instructions import ACKNOWLEDGEMENT, INSTRUCTIONS, UNREADABLE
 from megatron_agent.environments.database.replies import read_fixed_reply, read_paper_reply
 from megatron_agent.environments.database.scoring import answer_is_correct, answer_says_the_same

@@ -1,6 +1,6 @@
 """Replays of gold solutions, for benchmarks and tests."""
 
-from megatron_agent.environments.database.dialect.tokens import split_statements
+from megatron_agent.environments.database.dialect.parsing import split_statements
 from megatron_agent.environments.database.task import DatabaseTask
 from megatron_agent.environments.task_kind import Expert
 from megatron_agent.errors import UserError

@@ -17,7 +17,7 @@ from megatron_agent.environments.database import TASK_KIND, DatabaseEnvironment,
 from megatron_agent.environments.database.backend import SqliteBackend, TableBackend
 from megatron_agent.environments.database.connections import parse_database_url
 from megatron_agent.environments.database.dialect.collation import compare, fold, like
-from megatron_agent.environments.database.dialect.tokens import split_statements
+from megatron_agent.environments.database.dialect.parsing import split_statements
 from megatron_agent.environments.database.mysql_backend import MySqlBackend
 from megatron_agent.environments.database.server import open_server
 from megatron_agent.environments.database.task import read_database_tasks

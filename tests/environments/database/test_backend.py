@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from megatron_agent.environments.database.backend import SqliteBackend
-from megatron_agent.environments.database.dialect.tokens import split_statements
+from megatron_agent.environments.database.dialect.parsing import split_statements
 from megatron_agent.environments.database.dialect.translation import mysql_to_sqlite
 from megatron_agent.environments.database.task import Table
 
@@ -111,7 +111,7 @@ def test_comparisons_of_long_texts_end_in_time() -> None:
 
 
 def test_text_it_does_not_know_passes_through() -> None:
-    for sql in ("", "SELECT 'open", "hello world", "SELECT `a` , b . c FROM t WHERE x = 'y'", "\0", "é 日本 $x"):
+    for sql in ("", "SELECT 'open", "hello world", "SELECT `a`, `b`.`c` FROM `t` WHERE `x` = 'y'", "\0", "é 日本 $x"):
         assert mysql_to_sqlite(sql).sql == sql
 
 

@@ -25,34 +25,34 @@ TEXT, INTEGER, DOUBLE, DATE, DATETIME, NULL, UNKNOWN = (
 )
 
 AGGREGATES = frozenset({
-    "count", "sum", "avg", "min", "max", "group_concat", "std", "stddev", "stddev_pop", "stddev_samp", "variance",
-    "var_pop", "var_samp",
+    "count", "sum", "avg", "min", "max", "group_concat", "mysql_group_concat", "std", "stddev", "stddev_pop",
+    "stddev_samp", "variance", "var_pop", "var_samp",
 })  # fmt: skip
-_TEXTS = frozenset({
-    "concat", "concat_ws", "lower", "upper", "lcase", "ucase", "substr", "substring", "mid", "mysql_left", "left",
-    "right", "mysql_right", "trim", "ltrim", "rtrim", "replace", "repeat", "space", "reverse", "lpad", "rpad",
-    "substring_index", "format", "date_format", "dayname", "monthname", "group_concat", "md5", "hex", "char", "elt",
-    "database", "schema", "version", "regexp_replace", "quote",
-})  # fmt: skip
-_INTEGERS = frozenset({
-    "count", "length", "char_length", "character_length", "octet_length", "locate", "position", "instr", "field",
-    "find_in_set", "ascii", "strcmp", "sign", "year", "month", "day", "dayofmonth", "hour", "minute", "second",
-    "quarter", "weekday", "dayofweek", "dayofyear", "datediff", "timestampdiff", "extract", "to_days", "isnull",
-    "row_number", "rank", "dense_rank", "ntile", "regexp_like", "last_insert_id",
-})  # fmt: skip
-_DOUBLES = frozenset({
-    "sqrt", "pow", "power", "exp", "ln", "log", "log2", "log10", "pi", "rand", "std", "stddev", "stddev_pop",
-    "stddev_samp", "variance", "var_pop", "var_samp", "percent_rank", "cume_dist",
-})  # fmt: skip
-_FIRST = frozenset(("min", "max", "nullif", "lag", "lead", "first_value", "last_value", "nth_value", "any_value"))
-_DATES = frozenset(("date", "curdate", "current_date", "last_day"))
-_MOMENTS = frozenset(("now", "sysdate", "current_timestamp", "localtime", "timestamp"))
-IN_MYSQL = frozenset({
-    *AGGREGATES, *_TEXTS, *_INTEGERS, *_DOUBLES, *_FIRST, *_DATES, *_MOMENTS,
-    "if", "ifnull", "coalesce", "greatest", "least", "abs", "round", "truncate", "floor", "ceil", "ceiling", "mod",
-    "cast", "convert", "date_add", "date_sub", "adddate", "subdate", "str_to_date", "curtime", "values",
-    "any_value",
-})  # fmt: skip
+_BY_NAME = {
+    name: kind
+    for kind, names in (
+        (TEXT, "concat concat_ws lower upper substr substring mid left right trim ltrim rtrim replace "
+               "repeat space reverse lpad rpad substring_index format date_format dayname monthname group_concat "
+               "mysql_group_concat md5 hex char insert database schema version quote"),
+        (INTEGER, "count length char_length character_length locate position instr field find_in_set "
+                  "sign year month day dayofmonth hour minute second quarter weekday dayofweek dayofyear "
+                  "datediff timestampdiff extract div xor isnull row_number rank dense_rank ntile "
+                  "last_insert_id"),
+        (DOUBLE, "sqrt pow power exp ln log log10 rand std stddev stddev_pop stddev_samp variance var_pop "
+                 "var_samp percent_rank cume_dist"),
+        (DATE, "date curdate current_date last_day"),
+        (DATETIME, "now sysdate current_timestamp localtime timestamp"),
+    )
+    for name in names.split()
+}  # fmt: skip
+_AS_FIRST = frozenset(
+    "min max nullif lag lead first_value last_value nth_value any_value date_add date_sub adddate subdate".split()  # noqa: SIM905
+)
+_AS_NUMBER = frozenset("sum avg abs round truncate floor ceil ceiling".split())  # noqa: SIM905
+IN_MYSQL = frozenset([
+    *_BY_NAME, *AGGREGATES, *_AS_FIRST, *_AS_NUMBER, "if", "ifnull", "coalesce", "greatest", "least", "mod", "cast",
+    "convert", "str_to_date", "curtime", "values",
+])  # fmt: skip
 """Functions that MySQL has and that are read here; SQLite's own others (IIF, STRFTIME) there are not in MySQL."""
 
 
@@ -90,18 +90,10 @@ def computed(operator: str, left: Kind, right: Kind) -> Kind:
 def called(name: str, arguments: Sequence[Kind], places: int | None) -> Kind:
     """Return the kind of a function's result. `places` is the second argument where that is a whole number."""
     first = arguments[0] if arguments else UNKNOWN
-    if name in _TEXTS:
-        return TEXT
-    if name in _INTEGERS:
-        return INTEGER
-    if name in _DOUBLES:
-        return DOUBLE
-    if name in _FIRST:
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    if name in _AS_FIRST:
         return first
-    if name in _DATES:
-        return DATE
-    if name in _MOMENTS:
-        return DATETIME
     if name in ("greatest", "least") and any(argument.is_number for argument in arguments):
         return joined([DOUBLE if argument == TEXT else argument for argument in arguments])
     if name in ("coalesce", "ifnull", "greatest", "least"):
@@ -110,18 +102,18 @@ def called(name: str, arguments: Sequence[Kind], places: int | None) -> Kind:
         return joined(arguments[1:])
     if name == "mod" and len(arguments) == 2:
         return computed("%", *arguments)
-    if name in ("sum", "avg") and first.name in ("integer", "decimal"):
+    if name not in _AS_NUMBER:
+        return UNKNOWN
+    if first.name not in ("integer", "decimal"):
+        return first if first == UNKNOWN else DOUBLE
+    if name in ("sum", "avg"):
         return Kind("decimal", first.digits + 4 * (name == "avg"))
-    if name in ("floor", "ceil", "ceiling") and first.name in ("integer", "decimal"):
+    if name in ("floor", "ceil", "ceiling"):
         return INTEGER
     if name in ("round", "truncate") and first.name == "decimal":
         digits = 0 if len(arguments) == 1 else places
         return UNKNOWN if digits is None else Kind("decimal", max(0, min(first.digits, digits)))
-    if name in ("sum", "avg", "abs", "round", "truncate", "floor", "ceil", "ceiling"):
-        return first if first.name in ("integer", "decimal", "unknown") else DOUBLE
-    if name in ("date_add", "date_sub"):
-        return first if first.name != "datetime" else DATETIME
-    return UNKNOWN
+    return first
 
 
 def shown(value: object, kind: Kind) -> object:

@@ -3,16 +3,21 @@
 import re
 import sqlite3
 
-from megatron_agent.environments.database.dialect.messages import no_table, syntax_error
-from megatron_agent.environments.database.dialect.tokens import Token, code_of, tokenize
+from megatron_agent.environments.database.dialect.messages import mysql_message, syntax_error
 
-_SILENT = (
-    ("SET",), ("START", "TRANSACTION"), ("BEGIN",), ("COMMIT",), ("ROLLBACK",), ("LOCK", "TABLES"),
-    ("UNLOCK", "TABLES"), ("FLUSH", "TABLES"),
-)  # fmt: skip
-"""Without effect here: there is one session, and each statement is committed, as in AgentBench."""
-_OPENING = {"SHOW", "DESCRIBE", "DESC", "EXPLAIN", "USE", *(words[0] for words in _SILENT)}
-_FIRST = re.compile(r"\s*(\w+)")
+_NAME = r"(?:`(?P<quoted>(?:[^`]|``)+)`|(?P<plain>[\w$]+))"
+# Without effect here: there is one session, and each statement is committed, as in AgentBench.
+_SILENT = re.compile(
+    r"(SET\s+\S+\s*\S.*|START\s+TRANSACTION\b.*|BEGIN|COMMIT|ROLLBACK|(UN)?LOCK\s+TABLES\b.*|FLUSH\s+TABLES\b.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_USE = re.compile(rf"USE\s+{_NAME}", re.IGNORECASE)
+_TABLES = re.compile(r"SHOW\s+(?P<full>FULL\s+)?TABLES", re.IGNORECASE)
+_DATABASES = re.compile(r"SHOW\s+(DATABASES|SCHEMAS)", re.IGNORECASE)
+_DESCRIBE = re.compile(
+    rf"(?:DESCRIBE|DESC|EXPLAIN|SHOW\s+(?:FULL\s+)?(?:COLUMNS|FIELDS)\s+(?:FROM|IN))\s*{_NAME}", re.IGNORECASE
+)
+_SHOW = re.compile(r"\s*SHOW\b\s*", re.IGNORECASE)
 
 
 def answer(sql: str, connection: sqlite3.Connection, database: str) -> str | None:
@@ -20,38 +25,24 @@ def answer(sql: str, connection: sqlite3.Connection, database: str) -> str | Non
 
     Must be called while the connection may use PRAGMA.
     """
-    if (first := _FIRST.match(sql)) is None or first[1].upper() not in _OPENING:
-        return None
-    code = [token for token in code_of(tokenize(sql)) if token.text != ";"]
-    words = [token.word for token in code]
-    if any(tuple(words[: len(silent)]) == silent for silent in _SILENT) and _complete(words):
+    text = sql.strip("; \t\r\n")
+    if _SILENT.fullmatch(text):
         return "[]"
-    if words[:1] == ["USE"] and len(code) == 2:
-        named = code[1].text.strip("`")
+    if found := _USE.fullmatch(text):
+        named = _name(found)
         return "[]" if named == database else f"1049 (42000): Unknown database '{named}'"
-    if words[:1] == ["SHOW"] and words[-1:] == ["TABLES"] and len(words) <= 3:
-        more = ("BASE TABLE",) if "FULL" in words else ()
-        return str([(name, *more) for name in _tables(connection)])
-    if words in (["SHOW", "DATABASES"], ["SHOW", "SCHEMAS"]):
+    if found := _TABLES.fullmatch(text):
+        return str([(name, "BASE TABLE") if found["full"] else (name,) for name in _tables(connection)])
+    if _DATABASES.fullmatch(text):
         return str([("information_schema",), (database,)])
-    if (table := _described(code, words)) is not None:
-        return _columns(connection, table, database)
-    if words[:1] == ["SHOW"]:
-        return syntax_error(sql, code[1].start) if len(code) > 1 else syntax_error(sql, len(sql))
-    return None
+    if found := _DESCRIBE.fullmatch(text):
+        return _columns(connection, _name(found), database)
+    shown = _SHOW.match(sql)
+    return syntax_error(sql, shown.end()) if shown else None
 
 
-def _complete(words: list[str]) -> bool:
-    return words[:1] != ["SET"] or len(words) > 2
-
-
-def _described(code: list[Token], words: list[str]) -> Token | None:
-    if words[:1] in (["DESCRIBE"], ["DESC"], ["EXPLAIN"]) and len(code) == 2 and code[1].name:
-        return code[1]
-    shown = [word for word in words if word != "FULL"]
-    if shown[:1] == ["SHOW"] and shown[1:2] in (["COLUMNS"], ["FIELDS"]) and shown[2:3] in (["FROM"], ["IN"]):
-        return code[-1] if len(shown) == 4 else None
-    return None
+def _name(found: re.Match[str]) -> str:
+    return found["plain"] or found["quoted"].replace("``", "`")
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:
@@ -59,9 +50,8 @@ def _tables(connection: sqlite3.Connection) -> list[str]:
     return [name for (name,) in found]
 
 
-def _columns(connection: sqlite3.Connection, table: Token, database: str) -> str:
-    name = table.text[1:-1].replace("``", "`") if table.kind == "name" else table.text
+def _columns(connection: sqlite3.Connection, name: str, database: str) -> str:
     if name not in _tables(connection):
-        return no_table(database, name)
+        return mysql_message(f"no such table: {name}", "", database)
     columns = connection.execute("SELECT name, type FROM pragma_table_info(?)", (name,))
     return str([(column, kind.lower().replace(" ", ""), "YES", "", None, "") for column, kind in columns])

@@ -1,33 +1,39 @@
 """MySQL statements as SQLite understands them, for the differences that can be told from the statement.
 
-AgentBench runs MySQL 8 and declares every column TEXT, so agents write MySQL. A statement is cut into tokens
-(`tokens.py`), brought into a form that SQLite has (`statements.py`), and walked through for what MySQL converts,
-refuses and shows otherwise (`changes.py`, `selects.py`, `calls.py`, `expressions.py`). What the walk does not
-understand passes as it is. What stays different is listed in docs/environments.md.
+AgentBench runs MySQL 8 and declares every column TEXT, so agents write MySQL. sqlglot reads a statement
+(`parsing.py`); what MySQL converts, refuses and shows otherwise is worked into its tree (`queries.py`,
+`conversions.py`, and the statements that change rows here). What sqlglot does not read passes as it is. What stays
+different is listed in docs/environments.md.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from megatron_agent.environments.database.dialect.changes import Walk
+from sqlglot import exp
+from sqlglot.dialects.mysql import MySQL
+from sqlglot.tokens import Token, TokenType
+
+from megatron_agent.environments.database.dialect.changes import convert_statement
+from megatron_agent.environments.database.dialect.conversions import NotACast
 from megatron_agent.environments.database.dialect.kinds import Kind
 from megatron_agent.environments.database.dialect.messages import syntax_error
-from megatron_agent.environments.database.dialect.statements import BEFORE_TABLE, rewrite
-from megatron_agent.environments.database.dialect.tokens import Token, code_of, spelling, tokenize
-from megatron_agent.environments.database.dialect.walk import NotUnderstood, Refused, TargetInSubquery
+from megatron_agent.environments.database.dialect.parsing import NotUnderstood, generate, parse, tokenize
+from megatron_agent.environments.database.dialect.queries import TargetInSubquery
+from megatron_agent.environments.database.dialect.scope import Scope
+
+_RESERVED = frozenset(MySQL.Generator.RESERVED_KEYWORDS) - {"dual"}
+_WINDOW_FUNCTIONS = frozenset(
+    "cume_dist dense_rank first_value lag last_value lead nth_value ntile percent_rank rank row_number".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True)
 class Translation:
-    """A statement for SQLite, the kinds of its result's columns (None if unknown), and where its tokens came from."""
+    """A statement for SQLite, and the kinds of its result's columns (None if unknown)."""
 
     sql: str
-    kinds: list[Kind] | None
-    origins: list[tuple[int, int]]
-
-    def origin(self, position: int) -> int:
-        """Return the place in the statement as written of what stands at `position` here."""
-        return max((pair for pair in self.origins if pair[0] <= position), default=(0, 0))[1]
+    kinds: list[Kind] | None = None
 
 
 def mysql_to_sqlite(sql: str, table: str = "", columns: Sequence[str] = ()) -> Translation:
@@ -35,25 +41,20 @@ def mysql_to_sqlite(sql: str, table: str = "", columns: Sequence[str] = ()) -> T
 
     Raises ValueError with MySQL's message for what MySQL refuses and SQLite would take.
     """
-    code = code_of(tokenize(sql))
-    _refuse_other_quotes(code, sql)
-    walk = Walk(rewrite(code, table), table, columns)
+    tokens = tokenize(sql)
+    if bracket := next((token for token in tokens if token.token_type == TokenType.L_BRACKET), None):
+        raise ValueError(syntax_error(sql, bracket.start))
     try:
-        kinds = _walk(walk)
-        if walk.error and _ended(walk):
-            raise walk.error
-        code = walk.code
-    except (NotUnderstood, IndexError):  # nothing half done is kept
-        kinds, code = None, rewrite(code_of(tokenize(sql)), table)
-    except Refused as error:
-        raise ValueError(syntax_error(sql, error.position)) from error
-    pieces, origins, length = [], [], 0
-    for token in code:
-        piece = token.before + spelling(token) + token.after
-        origins.append((length + len(token.before), token.start))
-        pieces.append(piece)
-        length += len(piece) + 1
-    return Translation(" ".join(pieces), kinds, origins)
+        tree = parse(tokens, sql)
+        if (position := _refused_at(tree, tokens, sql)) is not None:
+            raise ValueError(syntax_error(sql, position))
+        tree, kinds = convert_statement(tree, tokens, Scope(table, {name.lower(): name for name in columns}))
+        return Translation(generate(tree), kinds)
+    except NotACast as error:
+        raise ValueError(syntax_error(sql, _type_at(str(error), tokens))) from error
+    except (NotUnderstood, RecursionError, AttributeError, LookupError):
+        # Nothing half done is kept. sqlglot makes trees of other shapes out of what is no SQL at all.
+        return Translation(sql)
 
 
 def refuse_target_in_subquery(sql: str, table: str) -> None:
@@ -66,36 +67,33 @@ def refuse_target_in_subquery(sql: str, table: str) -> None:
         pass  # the server knows better
 
 
-def _walk(walk: Walk) -> list[Kind] | None:
-    kind = walk.word()
-    if kind in ("SELECT", "WITH") or walk.text() == "(":
-        columns = walk.select()
-        return [kind for _, kind in columns]
-    if kind in ("INSERT", "REPLACE"):
-        walk.insert()
-    elif kind == "UPDATE":
-        walk.update()
-    elif kind == "DELETE":
-        walk.delete()
-    elif kind == "CREATE":
-        walk.skip_to("SELECT", "WITH")
-        walk.select()
-    return None
+def _refused_at(tree: exp.Expr, tokens: list[Token], sql: str) -> int | None:
+    """Return where MySQL stops reading what sqlglot reads on: reserved words as names, texts as names of tables."""
+    places = []
+    for name in tree.find_all(exp.Identifier):
+        start, parent = name.meta.get("start"), name.parent
+        if start is None:
+            continue
+        if name.quoted:
+            if isinstance(parent, exp.Table) and name.arg_key == "this" and sql[start : start + 1] in "'\"":
+                places.append(start)
+        elif name.name.lower() in _RESERVED and sql[max(0, start - 1) : start] != ".":
+            is_call = name.name.lower() in _WINDOW_FUNCTIONS  # a bracket has to follow
+            places.append(next((token.start for token in tokens if is_call and token.start > start), start))
+    for schema in tree.find_all(exp.Schema):
+        if any(isinstance(each, exp.Literal) for each in schema.expressions):
+            kinds = (TokenType.STRING, TokenType.NUMBER)
+            places.append(next(token.start for token in tokens if token.token_type in kinds))
+    for before, token in pairwise(tokens):
+        if before.token_type == TokenType.LIMIT and token.token_type in (TokenType.DASH, TokenType.STRING):
+            places.append(token.start)
+    return min(places, default=None)
 
 
-def _ended(walk: Walk) -> bool:
-    return all(token.text == ";" for token in walk.code[walk.at :])
-
-
-def _refuse_other_quotes(code: list[Token], sql: str) -> None:
-    calls: list[str] = []
-    for index, token in enumerate(code):
-        if token.text == "(":
-            calls.append(code[index - 1].word if index else "")
-        elif token.text == ")" and calls:
-            calls.pop()
-        text_as_table = token.kind == "string" and index and code[index - 1].word in BEFORE_TABLE
-        if calls and calls[-1] in ("TRIM", "SUBSTRING", "SUBSTR", "MID", "EXTRACT"):  # TRIM('x' FROM 'y')
-            text_as_table = False
-        if text_as_table or token.text == "[":
-            raise ValueError(syntax_error(sql, token.start))
+def _type_at(name: str, tokens: list[Token]) -> int:
+    """Return where a type of a CAST stands."""
+    pairs = pairwise(tokens)
+    found = (
+        b.start for a, b in pairs if b.token_type.name == name and a.token_type in (TokenType.ALIAS, TokenType.COMMA)
+    )
+    return next(found, 0)
