@@ -1,5 +1,6 @@
 """The one place that writes a report down: tables for the console and as Markdown, and all figures as JSON."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,8 @@ def printable(text: str) -> str:
 def print_report(report: Report) -> None:
     """Print the tables, what is missing, and the remarks."""
     console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:  # a file or pipe, for which rich takes 80 columns
+        console.width = 150
     for text in report_tables(report):
         table = Table(title=text.title, caption=text.caption, caption_justify="left", box=box.SIMPLE_HEAD)
         for number, heading in enumerate(text.head):
