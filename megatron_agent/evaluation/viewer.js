@@ -81,7 +81,8 @@ function drawList() {
 
 function ending(entry, tag) {
   const reward = entry.reward === null ? "" : `reward ${Number(entry.reward.toFixed(3))}, `;
-  const node = element(tag, `${entry.task}, ${reward}${entry.status}, ${count(entry.rounds)} rounds`);
+  const text = `${entry.task}, ${reward}${entry.status}, ${count(entry.rounds)} round${entry.rounds === 1 ? "" : "s"}`;
+  const node = element(tag, text, { title: text }); // the list cuts what is long
   if (entry.reward !== null) node.className = entry.reward === 1 ? "good" : entry.reward === 0 ? "bad" : "";
   return node;
 }
