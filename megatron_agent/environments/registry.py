@@ -39,7 +39,7 @@ def get_task_kind(name: str) -> TaskKind:
         module_name = f"megatron_agent.environments.{name}"
     elif name.endswith(".py"):
         module_name = _load_file(Path(name))
-    elif "." in name:
+    elif "." in name and "/" not in name:
         module_name = name
     else:
         raise UserError(

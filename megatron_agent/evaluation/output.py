@@ -9,7 +9,7 @@ from typing import Any
 
 from megatron_agent.environments.registry import HELD_IN
 from megatron_agent.errors import UserError
-from megatron_agent.evaluation.runner import EvaluationSettings
+from megatron_agent.evaluation.runner import EvaluationSettings, describe_differences
 from megatron_agent.files import check_writable, exclusive, read_json_object
 
 SHARED = ("model", "model_sha256", "prompt_style", "system_prompt", "max_tokens", "temperature", "top_p", "seed")
@@ -42,8 +42,9 @@ class Output:
             held = read_json_object(folder / "settings.json", _MEND)
             if different := [name for name in SHARED if held.get(name) != wanted[name]]:
                 raise UserError(
-                    f"--output {self.root}: holds {task} of another run, {', '.join(different)} differ(s) from "
-                    f"{folder / 'settings.json'}; the tasks of a folder have one summary: give another --output folder"
+                    f"--output {self.root}: holds {task} of another run, "
+                    f"{describe_differences(different, held, wanted, folder / 'settings.json')}; "
+                    "the tasks of a folder have one summary: give another --output folder"
                 )
 
     def read_earlier(self) -> tuple[dict[str, dict[str, Any]], list[str]]:

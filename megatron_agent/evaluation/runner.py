@@ -166,7 +166,20 @@ def _check_settings(output: Path, settings: EvaluationSettings) -> None:
         raise UserError(
             f"{output} holds results of other weights: the files in {settings.model} have changed since; {mend}"
         )
-    raise UserError(f"{output} holds results of another run: {', '.join(different)} differ(s) from {path}; {mend}")
+    raise UserError(
+        f"{output} holds results of another run: {describe_differences(different, held, wanted, path)}; {mend}"
+    )
+
+
+def describe_differences(names: Sequence[str], held: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> str:
+    """Say which settings differ from those in `path`, with both values where they are short enough to be read."""
+    values = [
+        f"{name} {before}, now {now}"
+        for name in names
+        if not name.endswith("sha256")
+        and max(len(before := json.dumps(held.get(name))), len(now := json.dumps(wanted.get(name)))) <= 80
+    ]
+    return f"{', '.join(names)} differ(s) from {path}" + (f" (there {'; '.join(values)})" if values else "")
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,9 @@ def _paths(option: str, kinds: Sequence[TaskKind], values: Sequence[str]) -> dic
     shared = [name for name in names if name not in named]
     if len(shared) > 1 and (option != "tasks" or not rest.is_dir()):
         expected = "AgentBench's data folder, or NAME=PATH" if option == "tasks" else "NAME=PATH"
-        raise UserError(f"{flag} {rest}: expected {expected} for the {len(shared)} tasks {', '.join(shared)}")
+        got = "one file" if rest.exists() else "a path where nothing is"
+        tasks = f"the {len(shared)} tasks {', '.join(shared)}"
+        raise UserError(f"{flag} {rest}: expected {expected} for {tasks}, got {got}")
     return {**dict.fromkeys(shared, rest), **named}
 
 

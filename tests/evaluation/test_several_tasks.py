@@ -233,7 +233,7 @@ def test_tasks_of_other_settings_do_not_join(tmp_path: Path, second: Path) -> No
     arguments = ["--task", str(other_task(second, "guess_third")), "--output", str(output)]
     with openai_server(bisect) as server, pytest.raises(UserError, match="guess_again of another run, model, max_tok"):
         main([*arguments, "--base-url", server.base_url, "--model", "m"])
-    with pytest.raises(UserError, match=r"holds guess_again of another run, prompt_style, system_prompt differ\(s\)"):
+    with pytest.raises(UserError, match=r"guess_again of another run, prompt_style, system_prompt differ\(s\).*paper"):
         main([*arguments, "--expert", "--prompt-style", "fixed"])
     assert (server.requests, read(output), (output / "guess_third").exists()) == ([], before, False)
 

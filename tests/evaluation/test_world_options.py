@@ -76,11 +76,11 @@ def test_several_tasks_share_a_folder_and_name_their_files(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--tasks", "x.jsonl"], r"--tasks x.jsonl: expected AgentBench's data folder, or NAME=PATH for the 2 tasks"),
+        (["--tasks", "x.jsonl"], "AgentBench's data folder, or NAME=PATH for the 2 tasks one, two, got a path where"),
         (["--tasks", "one=x", "--tasks", "one=y"], "--tasks: one is given twice"),
         (["--tasks", "kg=x"], "--tasks kg=x: knowledge_graph is not played; --task names one, two"),
         (["--tasks", "x", "--tasks", "y"], "--tasks: got x and y; name the task of each"),
-        (["--prompt-file", "p.json"], "--prompt-file p.json: expected NAME=PATH for the 2 tasks one, two"),
+        (["--prompt-file", "p.json"], "p.json: expected NAME=PATH for the 2 tasks one, two, got a path where"),
         (["--split", "std"], "--split std: needs --tasks with AgentBench's data folder"),
         (["--prompt-style", "short"], "--prompt-style: expected one of paper, fixed for two, got 'short'"),
     ],
