@@ -57,7 +57,9 @@ class ReplayClient:
     def for_task(self, task: Task) -> ChatClient:
         """Return the client of one episode. Raises UserError when the task was not recorded."""
         if task.id not in self.episodes:
-            raise UserError(f"{self.source}: holds no episode of task {task.id}; {_MEND} for these tasks")
+            raise UserError(
+                f"{self.source}: holds no episode of task {task.id}; {_MEND} for these tasks, or its --limit"
+            )
         return _EpisodeReplay(self.episodes[task.id], self.strict)
 
 

@@ -77,7 +77,7 @@ def read_game_list(path: Path, games: Path | None, grammar: str) -> list[Alfworl
     Paths are relative to `games`, ALFWorld's data folder. Raises UserError when that is not known, a path is named
     twice, or games are not there.
     """
-    groups = read_json_object(path, "AgentBench's data/alfworld/dev.json is such a list")
+    groups = read_json_object(path, 'AgentBench\'s lists hold {"pick_and_place": ["json_2.1.1/...", ...], ...}')
     names: list[str] = []
     for group, members in groups.items():
         if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
