@@ -146,7 +146,9 @@ def evaluate(runner: StepRunner, precision: str) -> None:
                 command = ["megatron_agent.evaluate", "--task", "database", "--prompt-style", "short"]
                 command += ["--tasks", str(FOLDER / "data" / "test_tasks.jsonl"), "--output", str(output)]
                 command += ["--base-url", base_url, "--model", str(folder), "--system-prompt", SYSTEM_PROMPT]
-                run_module([*command, "--concurrency", str(CONCURRENCY), "--repetition-limit", "3"])
+                # twelve at once on a busy machine may each wait for minutes
+                options = ["--concurrency", str(CONCURRENCY), "--timeout", "600", "--repetition-limit", "3"]
+                run_module([*command, *options])
 
         runner.function(f"Unseen tasks, {name} training", play, [output], resumable=True)
 
