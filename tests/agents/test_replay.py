@@ -25,7 +25,7 @@ def record(path: Path, *trajectories: Any) -> Path:
 
 def walk_kind(expert: Any) -> TaskKind:
     def no_world(options: WorldOptions) -> Any:
-        raise NotImplementedError
+        raise AssertionError("a replay opens no world")
 
     return TaskKind("walk", "Walk", WorldOptions, no_world, lambda episodes: {}, "score", expert=expert)
 
